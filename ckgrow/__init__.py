@@ -1,0 +1,1 @@
+"""ckgrow grows trained neural networks."""

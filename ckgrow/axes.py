@@ -1,0 +1,203 @@
+"""Channel axes as lists of segments, and the union-find that says which channels are the same.
+
+An *atom* is a run of channels that can only grow as a whole. A :class:`Segment` is an atom whose
+every channel stands ``inner`` times in a row (flattening a C x H x W map gives inner = H * W), and
+an :data:`Axis` is a list of segments: concatenation appends lists, slicing cuts them, and a sum
+unifies two of them, splitting atoms where their boundaries differ.
+
+Two atoms may also be *tied*: they are different channels whose number must stay equal (the groups
+of a grouped convolution).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The channels of ``atom``, each repeated ``inner`` times in a row."""
+
+    atom: int
+    inner: int = 1
+
+
+Axis = tuple[Segment, ...]
+
+Role = Literal["rows", "columns", "channel"]
+
+
+@dataclass(frozen=True)
+class Dim:
+    """How one dimension of a tensor follows a channel axis.
+
+    ``rows``: one row of weights makes each channel. ``columns``: the channels are summed over,
+    in ``blocks`` equal runs, one per convolution group (the tensor's dimension is one run long).
+    ``channel``: one entry belongs to each channel (biases, BatchNorm, depthwise kernels).
+    """
+
+    role: Role
+    axis: Axis
+    blocks: int = 1
+
+
+class Atoms:
+    """Mutable table of atoms while a graph is walked. Sizes are in channels."""
+
+    def __init__(self) -> None:
+        self._count: list[int] = []
+        self._parent: list[int] = []
+        self._halves: dict[int, tuple[int, int]] = {}
+        self._fixed: dict[int, str] = {}
+        self._ties: list[tuple[Axis, Axis]] = []
+
+    def new(self, count: int) -> Axis:
+        """A fresh axis of ``count`` channels that nothing else shares yet."""
+        return (Segment(self._new_atom(count)),)
+
+    def count(self, atom: int) -> int:
+        """Number of channels of an atom."""
+        return self._count[atom]
+
+    def length(self, axis: Axis) -> int:
+        """Number of entries of an axis."""
+        return sum(self._count[segment.atom] * segment.inner for segment in axis)
+
+    def resolve(self, axis: Iterable[Segment]) -> Axis:
+        """The axis in terms of current atoms: unions followed, splits expanded."""
+        resolved: list[Segment] = []
+        for segment in axis:
+            root = self._root(segment.atom)
+            if root in self._halves:
+                halves = (Segment(half, segment.inner) for half in self._halves[root])
+                resolved.extend(self.resolve(halves))
+            else:
+                resolved.append(Segment(root, segment.inner))
+        return tuple(resolved)
+
+    def repeat(self, axis: Axis, times: int) -> Axis:
+        """Every entry ``times`` times in a row, as flattening trailing dimensions does."""
+        return tuple(Segment(segment.atom, segment.inner * times) for segment in axis)
+
+    def fix(self, axis: Axis, reason: str) -> None:
+        """No channel of ``axis`` can grow; the first reason given is kept."""
+        for segment in self.resolve(axis):
+            self._fixed.setdefault(segment.atom, reason)
+
+    def fixed(self, atom: int) -> str | None:
+        """Why an atom cannot grow, None when it can."""
+        return self._fixed.get(self._root(atom))
+
+    def unify(self, first: Axis, second: Axis, where: str) -> None:
+        """The two axes hold the same channels, entry by entry."""
+        for a, b in self._aligned(first, second, where):
+            self._union(a.atom, b.atom)
+
+    def tie(self, axes: Sequence[Axis]) -> None:
+        """The axes stay equally long, segment by segment, whatever grows."""
+        self._ties.extend((axes[0], other) for other in axes[1:])
+
+    def cut(self, axis: Axis, start: int, stop: int) -> Axis:
+        """Entries ``start`` to ``stop``; atoms are split where the cuts fall."""
+        self._boundary(axis, start)
+        self._boundary(axis, stop)
+        piece: list[Segment] = []
+        position = 0
+        for segment in self.resolve(axis):
+            size = self._count[segment.atom] * segment.inner
+            overlap = min(stop, position + size) - max(start, position)
+            if overlap == size:
+                piece.append(segment)
+            elif overlap > 0:  # a cut inside a repeated channel: the atom was fixed by _boundary
+                loose = self.new(overlap)
+                self.fix(loose, "cut in the middle of a repeated channel")
+                piece.extend(loose)
+            position += size
+        return tuple(piece)
+
+    def settle(self) -> dict[int, int]:
+        """Ties as classes: for every current atom the smallest atom it is tied to."""
+        pairs: list[tuple[int, int]] = []
+        before = -1
+        while before != len(self._count):  # aligning may split atoms that other ties hold
+            before = len(self._count)
+            pairs = [
+                (a.atom, b.atom)
+                for first, second in self._ties
+                for a, b in self._aligned(first, second, "tied groups")
+            ]
+        leader = {atom: atom for atom in range(len(self._count)) if self._is_current(atom)}
+
+        def find(atom: int) -> int:
+            while leader[atom] != atom:
+                leader[atom] = leader[leader[atom]]
+                atom = leader[atom]
+            return atom
+
+        for a, b in pairs:
+            low, high = sorted((find(a), find(b)))
+            leader[high] = low
+        return {atom: find(atom) for atom in leader}
+
+    def _new_atom(self, count: int) -> int:
+        self._count.append(count)
+        self._parent.append(len(self._parent))
+        return len(self._parent) - 1
+
+    def _is_current(self, atom: int) -> bool:
+        return self._parent[atom] == atom and atom not in self._halves
+
+    def _root(self, atom: int) -> int:
+        while self._parent[atom] != atom:
+            self._parent[atom] = self._parent[self._parent[atom]]
+            atom = self._parent[atom]
+        return atom
+
+    def _union(self, a: int, b: int) -> None:
+        low, high = sorted((self._root(a), self._root(b)))
+        if low != high:
+            self._parent[high] = low
+            if high in self._fixed:
+                self._fixed.setdefault(low, self._fixed[high])
+
+    def _split(self, atom: int, at: int) -> None:
+        halves = (self._new_atom(at), self._new_atom(self._count[atom] - at))
+        self._halves[atom] = halves
+        if atom in self._fixed:
+            for half in halves:
+                self._fixed[half] = self._fixed[atom]
+
+    def _boundary(self, axis: Axis, position: int) -> None:
+        """Makes ``position`` a boundary between segments, or fixes what it falls into."""
+        start = 0
+        for segment in self.resolve(axis):
+            size = self._count[segment.atom] * segment.inner
+            if start < position < start + size:
+                units, rest = divmod(position - start, segment.inner)
+                if rest:
+                    self.fix((segment,), "cut in the middle of a repeated channel")
+                else:
+                    self._split(segment.atom, units)
+                return
+            start += size
+
+    def _aligned(self, first: Axis, second: Axis, where: str) -> list[tuple[Segment, Segment]]:
+        """Both axes as pairs of segments of equal size, after splitting atoms as needed."""
+        while True:
+            a_list, b_list = self.resolve(first), self.resolve(second)
+            pairs: list[tuple[Segment, Segment]] = []
+            for a, b in zip(a_list, b_list, strict=False):
+                if a.inner != b.inner and a.atom != b.atom:
+                    reason = f"{where} joins channels of different layouts"
+                    self.fix(first, reason)
+                    self.fix(second, reason)
+                    return []
+                small, large = sorted((a.atom, b.atom), key=self.count)
+                if self._count[small] != self._count[large]:
+                    self._split(large, self._count[small])
+                    break
+                pairs.append((a, b))
+            else:
+                return pairs

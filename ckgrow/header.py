@@ -1,0 +1,89 @@
+"""What is known of a checkpoint before a tensor is read: names, dtypes and shapes.
+
+Dtypes are numpy's names, with those of ml_dtypes for what numpy lacks (``bfloat16``,
+``float8_e4m3fn``, ...).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ckgrow.errors import CheckpointError
+
+FLOAT_DTYPES = frozenset({"float64", "float32", "float16", "bfloat16"})
+
+
+@cache
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The numpy dtype called ``name``; ml_dtypes is imported only for what numpy lacks."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        scalar = getattr(ml_dtypes, name, None)
+        if scalar is None:
+            raise CheckpointError(f"dtype {name!r} is not supported") from None
+        extended: np.dtype[Any] = np.dtype(scalar)
+        return extended
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """The dtype and shape of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return numpy_dtype(self.dtype).itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole tensor."""
+        return self.size * self.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        """Whether ckgrow can do arithmetic on it."""
+        return self.dtype in FLOAT_DTYPES
+
+
+class Header(Mapping[str, TensorSpec]):
+    """Tensor specs by name, in the order of the file. Immutable."""
+
+    def __init__(self, specs: Mapping[str, TensorSpec]) -> None:
+        self._specs = dict(specs)
+
+    def __getitem__(self, name: str) -> TensorSpec:
+        return self._specs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def __repr__(self) -> str:
+        return f"Header({len(self._specs)} tensors)"
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of ``name``; () when there is no such tensor is never assumed: KeyError."""
+        return self._specs[name].shape
+
+    def with_prefix(self, prefix: str) -> Header:
+        """The same tensors with ``prefix`` before every name."""
+        return Header({prefix + name: spec for name, spec in self._specs.items()})

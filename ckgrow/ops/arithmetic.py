@@ -1,0 +1,101 @@
+"""Add, Sub, Mul and Div of two values, or of a value and a parameter or constant.
+
+Two computed values hold the same channels: their axes are unified, segment by segment. A parameter
+that spans the channels follows them; anything of size 1 is broadcast and leaves them alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ckgrow.axes import Axis, Dim
+from ckgrow.graph import Node, Shape
+from ckgrow.ops.rule import Rule, Site
+
+if TYPE_CHECKING:
+    import torch
+
+    from ckgrow.coupling import Coupling
+
+
+class Arithmetic(Rule):
+    """A binary operation with numpy's broadcasting. ``additive`` ones are homogeneous."""
+
+    def __init__(self, op: str, *, additive: bool = False) -> None:
+        super().__init__(op)
+        self.homogeneous = additive
+
+    def shapes(self, site: Site) -> tuple[Shape, ...]:
+        a, b = site.shape(0), site.shape(1)
+        rank = max(len(a), len(b))
+        pairs = zip(_padded(a, rank), _padded(b, rank), strict=True)
+        made: list[int | str] = []
+        for left, right in pairs:
+            if left != right and 1 not in (left, right):
+                raise site.fail(f"shapes {list(a)} and {list(b)} do not fit")
+            made.append(right if left == 1 else left)
+        return (tuple(made),)
+
+    def couple(self, site: Site, coupling: Coupling) -> None:
+        made = self.shapes(site)[0]
+        axes: list[Axis | None] = [None] * len(made)
+        values = [name for name in site.node.inputs if coupling.is_value(name)]
+        for name in values:
+            offset = len(made) - len(coupling.axes(name))
+            for dim, axis in enumerate(coupling.axes(name), start=offset):
+                if axis is None or coupling.shapes[name][dim - offset] == 1 != made[dim]:
+                    continue
+                known = axes[dim]
+                if known is None:
+                    axes[dim] = axis
+                else:
+                    coupling.atoms.unify(known, axis, f"{site.node.op} {site.node.name!r}")
+        self._fix_lonely(site, coupling, made, axes, values)
+        for index, name in enumerate(site.node.inputs):
+            if not coupling.is_value(name):
+                self._follow(site, coupling, index, axes)
+        coupling.set(site.node.output, tuple(axes))
+
+    def _fix_lonely(
+        self,
+        site: Site,
+        coupling: Coupling,
+        made: Shape,
+        axes: list[Axis | None],
+        values: list[str],
+    ) -> None:
+        """An axis that meets a value without channels there cannot grow."""
+        for name in values:
+            offset = len(made) - len(coupling.axes(name))
+            for dim, axis in enumerate(coupling.axes(name), start=offset):
+                whole = coupling.shapes[name][dim - offset] == made[dim]
+                if axes[dim] is not None and axis is None and whole and made[dim] != 1:
+                    met = axes[dim]
+                    assert met is not None
+                    coupling.atoms.fix(met, f"{site.node.name!r} meets what holds no channels")
+
+    def _follow(self, site: Site, coupling: Coupling, index: int, axes: list[Axis | None]) -> None:
+        sizes = site.sizes(index, 0)
+        dims: list[Dim | None] = []
+        for axis, size in zip(axes[len(axes) - len(sizes) :], sizes, strict=True):
+            spans = axis is not None and size == coupling.atoms.length(axis) and size > 1
+            dims.append(Dim("channel", axis) if spans and axis is not None else None)
+        coupling.use(site.node, site.node.inputs[index], tuple(dims))
+
+    def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        function = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div}
+        return (function[node.op](inputs[0], inputs[1]),)
+
+
+def _padded(shape: Shape, rank: int) -> Shape:
+    return (*(1,) * (rank - len(shape)), *shape)
+
+
+RULES = (
+    Arithmetic("Add", additive=True),
+    Arithmetic("Sub", additive=True),
+    Arithmetic("Mul"),
+    Arithmetic("Div"),
+)

@@ -1,0 +1,121 @@
+"""Conv: plain, grouped and depthwise, any number of spatial dimensions.
+
+Weight: "out in/group *kernel". Row r of convolution group b sums over the channels of run b of the
+input axis. A depthwise convolution (one input channel per group) makes its output channels from
+single input channels: it follows them, each repeated ``out / in`` times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ckgrow.axes import Axis, Dim
+from ckgrow.graph import Constant, Node, Shape
+from ckgrow.ops.rule import Growth, Rule, Site, elements
+
+if TYPE_CHECKING:
+    import torch
+
+    from ckgrow.coupling import Coupling
+
+
+class Conv(Rule):
+    """Conv(x, weight, bias?)."""
+
+    op = "Conv"
+
+    def shapes(self, site: Site) -> tuple[Shape, ...]:
+        x, weight = site.shape(0), site.sizes(1, 0)
+        group = site.node.get("group", 1)
+        if len(x) != len(weight):
+            raise site.fail(f"weight of shape {list(weight)} does not fit an input {list(x)}")
+        if site.channels() != weight[1] * group or weight[0] % group:
+            raise site.fail(
+                f"weight of shape {list(weight)} in {group} groups does not fit "
+                f"{site.channels()} input channels"
+            )
+        if len(site.node.inputs) > 2 and site.node.inputs[2] and site.sizes(2, 0) != weight[:1]:
+            raise site.fail(f"bias of shape {list(site.sizes(2, 0))} for {weight[0]} channels")
+        spatial = [
+            (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
+            for size, kernel, stride, dilation, before, after in zip(
+                site.sizes(), weight[2:], *window(site.node, len(x) - 2), strict=True
+            )
+        ]
+        if min(spatial) < 1:
+            raise site.fail(f"nothing is left of an input of {list(x)}")
+        return ((x[0], weight[0], *spatial),)
+
+    def couple(self, site: Site, coupling: Coupling) -> None:
+        node, atoms = site.node, coupling.atoms
+        value, weight = node.inputs[:2]
+        rows, columns, *kernel = site.sizes(1, 0)
+        group = node.get("group", 1)
+        source = coupling.axis(value, 1)
+        rest = (None,) * len(kernel)
+        if columns == 1 and group > 1:
+            made = atoms.repeat(source, rows // group)
+            coupling.use(node, weight, (Dim("channel", made), None, *rest))
+            coupling.use(node, node.input(2), (Dim("channel", made),))
+        else:
+            made = atoms.new(rows)
+            tie_runs(coupling, source, group)
+            tie_runs(coupling, made, group)
+            coupling.use(node, weight, (Dim("rows", made), Dim("columns", source, group), *rest))
+            coupling.use(node, node.input(2), (Dim("channel", made),))
+        coupling.set(node.output, (None, made, *rest))
+
+    def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
+        group = site.node.get("group", 1)
+        source = growth.axis(site.node.inputs[0], 1)
+        if site.channels(1, 1) == 1 and group > 1 and source is not None:
+            return site.node.with_attributes(group=growth.length(source)), {}
+        return site.node, {}
+
+    def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
+        per_element = 2 * math.prod(site.sizes(1, 1)) + (1 if site.node.input(2) else 0)
+        return elements(outputs[0]) * per_element
+
+    def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        x, weight, *bias = inputs
+        spatial = x.dim() - 2
+        stride, dilation, before, after = window(node, spatial)
+        padding = [side for pair in zip(before[::-1], after[::-1], strict=True) for side in pair]
+        convolve = getattr(torch.nn.functional, f"conv{spatial}d")
+        padded = torch.nn.functional.pad(x, padding)
+        result = convolve(
+            padded,
+            weight,
+            bias[0] if bias else None,
+            stride=stride,
+            dilation=dilation,
+            groups=node.get("group", 1),
+        )
+        return (result,)
+
+
+def window(node: Node, spatial: int) -> tuple[tuple[int, ...], ...]:
+    """Strides, dilations, padding before and padding after of a sliding window, per dimension."""
+    pads = node.get("pads", (0,) * 2 * spatial)
+    ones = (1,) * spatial
+    return (
+        tuple(node.get("strides", ones)),
+        tuple(node.get("dilations", ones)),
+        tuple(pads[:spatial]),
+        tuple(pads[spatial:]),
+    )
+
+
+def tie_runs(coupling: Coupling, axis: Axis, runs: int) -> None:
+    """Cuts an axis into equal runs that stay equally long, as convolution groups must."""
+    if runs > 1:
+        run = coupling.atoms.length(axis) // runs
+        cut = coupling.atoms.cut
+        coupling.atoms.tie([cut(axis, index * run, (index + 1) * run) for index in range(runs)])
+
+
+RULES = (Conv(),)

@@ -1,0 +1,151 @@
+"""Activations and other functions of one element: channels pass through unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ckgrow.axes import Dim
+from ckgrow.graph import Node, Shape
+from ckgrow.ops.rule import Rule, Site, elements
+
+if TYPE_CHECKING:
+    import torch
+
+    from ckgrow.coupling import Coupling
+
+Function = Callable[[Node, "torch.Tensor"], "torch.Tensor"]
+
+
+class Elementwise(Rule):
+    """A function applied to every element by itself."""
+
+    elementwise = True
+
+    def __init__(
+        self, op: str, function: Function, *, idempotent: bool = False, homogeneous: bool = False
+    ) -> None:
+        super().__init__(op)
+        self._function = function
+        self.idempotent = idempotent
+        self.homogeneous = homogeneous
+
+    def shapes(self, site: Site) -> tuple[Shape, ...]:
+        return (site.shape(),)
+
+    def couple(self, site: Site, coupling: Coupling) -> None:
+        coupling.set(site.node.output, coupling.axes(site.node.inputs[0]))
+
+    def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        return (self._function(node, inputs[0]),)
+
+
+class Passing(Elementwise):
+    """Identity, and Dropout as it is in eval mode."""
+
+    def __init__(self, op: str) -> None:
+        super().__init__(op, lambda _, x: x, idempotent=True, homogeneous=True)
+
+    def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
+        return 0
+
+
+class Clip(Elementwise):
+    """Clip(x, min, max); ReLU6 is Clip with 0 and 6."""
+
+    def __init__(self) -> None:
+        super().__init__("Clip", lambda _, x: x, idempotent=True)
+
+    def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        x, *bounds = inputs
+        names = [name for name in node.inputs[1:] if name]
+        low = bounds[0] if node.input(1) else None
+        high = bounds[len(names) - 1] if node.input(2) else None
+        return (x.clamp(min=low, max=high),)
+
+
+class PRelu(Rule):
+    """PRelu(x, slope): one slope for all channels, or one per channel."""
+
+    op = "PRelu"
+    homogeneous = True
+
+    def shapes(self, site: Site) -> tuple[Shape, ...]:
+        return (site.shape(),)
+
+    def couple(self, site: Site, coupling: Coupling) -> None:
+        value, slope = site.node.inputs[:2]
+        sizes = site.sizes(1, 0)
+        channel = 1 - (len(site.shape()) - len(sizes))  # slopes broadcast from the right
+        dims: list[Dim | None] = [None] * len(sizes)
+        if 0 <= channel < len(sizes) and sizes[channel] > 1:
+            dims[channel] = Dim("channel", coupling.axis(value, 1))
+        if any(size > 1 for dim, size in enumerate(sizes) if dim != channel):
+            raise site.fail(f"slope of shape {list(sizes)} is not one per channel")
+        coupling.use(site.node, slope, tuple(dims))
+        coupling.set(site.node.output, coupling.axes(value))
+
+    def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
+        return 2 * elements(outputs[0])
+
+    def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        x, slope = inputs
+        return (x.clamp(min=0) + slope * x.clamp(max=0),)
+
+
+def _functional(name: str) -> Function:
+    def function(_: Node, x: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        result: torch.Tensor = getattr(torch.nn.functional, name)(x)
+        return result
+
+    return function
+
+
+def _gelu(node: Node, x: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.gelu(x, approximate=node.get("approximate", "none"))
+
+
+def _elu(node: Node, x: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.elu(x, alpha=node.get("alpha", 1.0))
+
+
+def _leaky_relu(node: Node, x: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.leaky_relu(x, node.get("alpha", 0.01))
+
+
+def _hard_sigmoid(node: Node, x: torch.Tensor) -> torch.Tensor:
+    line: torch.Tensor = x * node.get("alpha", 0.2) + node.get("beta", 0.5)
+    return line.clamp(0.0, 1.0)
+
+
+RULES = (
+    Passing("Identity"),
+    Passing("Dropout"),
+    Clip(),
+    PRelu(),
+    Elementwise("Relu", _functional("relu"), idempotent=True, homogeneous=True),
+    Elementwise("LeakyRelu", _leaky_relu, homogeneous=True),
+    Elementwise("Abs", lambda _, x: x.abs(), idempotent=True, homogeneous=True),
+    Elementwise("Neg", lambda _, x: -x, homogeneous=True),
+    Elementwise("Elu", _elu),
+    Elementwise("Selu", _functional("selu")),
+    Elementwise("Gelu", _gelu),
+    Elementwise("Sigmoid", lambda _, x: x.sigmoid()),
+    Elementwise("HardSigmoid", _hard_sigmoid),
+    Elementwise("HardSwish", _functional("hardswish")),
+    Elementwise("Mish", _functional("mish")),
+    Elementwise("Softplus", _functional("softplus")),
+    Elementwise("Softsign", _functional("softsign")),
+    Elementwise("Tanh", lambda _, x: x.tanh()),
+    Elementwise("Erf", lambda _, x: x.erf()),
+    Elementwise("Exp", lambda _, x: x.exp()),
+    Elementwise("Sqrt", lambda _, x: x.sqrt()),
+)

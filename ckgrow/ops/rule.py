@@ -1,0 +1,129 @@
+"""What a rule is, and the place where it is asked."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ckgrow.axes import Axis
+from ckgrow.errors import GraphError
+from ckgrow.graph import Constant, Node, Shape
+
+if TYPE_CHECKING:
+    import torch
+
+    from ckgrow.coupling import Coupling
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node with what is known of its inputs: shapes and constants by position."""
+
+    node: Node
+    shapes: tuple[Shape | None, ...]
+    constants: tuple[Constant | None, ...]
+
+    @staticmethod
+    def of(node: Node, shapes: Mapping[str, Shape], constants: Mapping[str, Constant]) -> Site:
+        """The site of a node; GraphError when an input has no shape yet."""
+        for name in node.inputs:
+            if name and name not in shapes:
+                raise GraphError(f"{node.name!r} reads {name!r}, which nothing makes")
+        return Site(
+            node,
+            tuple(shapes[name] if name else None for name in node.inputs),
+            tuple(constants.get(name) for name in node.inputs),
+        )
+
+    def shape(self, index: int = 0) -> Shape:
+        """The shape of a required input."""
+        found = self.shapes[index] if index < len(self.shapes) else None
+        if found is None:
+            raise GraphError(f"{self.node.op} {self.node.name!r} lacks its input {index}")
+        return found
+
+    def sizes(self, index: int = 0, start: int = 2) -> tuple[int, ...]:
+        """Dimensions ``start`` on of an input as whole numbers (spatial ones by default)."""
+        sizes = self.shape(index)[start:]
+        if not all(isinstance(size, int) for size in sizes):
+            raise GraphError(f"{self.node.op} {self.node.name!r} needs whole sizes, not {sizes}")
+        return tuple(int(size) for size in sizes)
+
+    def channels(self, index: int = 0, dim: int = 1) -> int:
+        """The size of one dimension of an input as a whole number."""
+        return self.sizes(index, dim)[0]
+
+    def ints(self, index: int) -> tuple[int, ...] | None:
+        """A constant input as whole numbers, None when it is omitted."""
+        if index >= len(self.node.inputs) or not self.node.inputs[index]:
+            return None
+        constant = self.constants[index]
+        if constant is None:
+            name = self.node.inputs[index]
+            raise GraphError(f"{self.node.op} {self.node.name!r}: {name!r} must be a constant")
+        return tuple(int(value) for value in constant.values)
+
+    def fail(self, problem: str) -> GraphError:
+        """An error that names this node."""
+        return GraphError(f"{self.node.op} {self.node.name!r}: {problem}")
+
+
+class Growth(Protocol):
+    """What a rule sees when widths have changed; axes are those before the growth."""
+
+    def axis(self, value: str, dim: int) -> Axis | None:
+        """The axis of a dimension of a value."""
+        ...
+
+    def length(self, axis: Axis) -> int:
+        """The new length of an axis."""
+        ...
+
+    def head(self, axis: Axis, stop: int) -> int:
+        """The new length of an axis' first ``stop`` entries; ``stop`` must be a boundary."""
+        ...
+
+
+class Rule(ABC):
+    """The rule of one op.
+
+    ``idempotent``: f(f(x)) = f(x). ``homogeneous``: f(a x) = a f(x) for every a > 0.
+    ``elementwise``: one input, one output, every element by itself with the same function.
+    """
+
+    op: str
+    idempotent = False
+    homogeneous = False
+    elementwise = False
+
+    def __init__(self, op: str = "") -> None:
+        if op:
+            self.op = op
+
+    @abstractmethod
+    def shapes(self, site: Site) -> tuple[Shape, ...]:
+        """Shapes of the outputs."""
+
+    @abstractmethod
+    def couple(self, site: Site, coupling: Coupling) -> None:
+        """States the axes of the outputs and how parameters follow them."""
+
+    def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
+        """The node after growth, and new constants by input position."""
+        return site.node, {}
+
+    def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
+        """Floating point operations for one sample; one per output element by default."""
+        return sum(elements(shape) for shape in outputs)
+
+    @abstractmethod
+    def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Computes the op in the dtype of its inputs; omitted inputs are left out at the end."""
+
+
+def elements(shape: Shape) -> int:
+    """Number of elements of one sample; the batch counts as one."""
+    return math.prod(size for size in shape if isinstance(size, int))

@@ -1,0 +1,1 @@
+"""The verdict: do two networks compute the same function?"""
