@@ -71,7 +71,7 @@ class Builder:
             pads=(*pads, *pads),
             dilations=_each(dilation, spatial),
             group=max(group, 1),
-            kernel_shape=tuple(weight[2:]),
+            kernel_shape=weight[2:],
         )
 
     def linear(self, name: str, x: str, *, output: str = "") -> str:

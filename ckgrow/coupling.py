@@ -82,8 +82,13 @@ class Coupling:
 
     def use(self, node: Node, tensor: str, dims: tuple[Dim | None, ...]) -> None:
         """States how a parameter follows channel axes; "" (omitted) is ignored."""
-        if tensor:
-            self._uses.append(Use(node.name, tensor, dims))
+        if not tensor:
+            return
+        self._uses.append(Use(node.name, tensor, dims))
+        if tensor in self._graph.constants:
+            for dim in dims:
+                if dim is not None and dim.role != "channel":
+                    self.atoms.fix(dim.axis, f"{node.name!r} has constant weights")
 
     def fix_all(self, value: str, reason: str) -> None:
         """No channel of ``value`` can grow."""

@@ -18,7 +18,7 @@ class SpecError(CkgrowError):
 
 
 class CheckpointError(CkgrowError):
-    """The content of a checkpoint, a graph or an array is unreadable, unsupported or unexplained."""
+    """The content of a checkpoint, graph or array is unreadable, unsupported or unexplained."""
 
     exit_code = 3
 

@@ -1,0 +1,57 @@
+"""Growth methods, one file each; a new file here is found by itself.
+
+A module offers ``METHODS``: objects of the three kinds in ``ckgrow.methods.method``, one kind for
+each thing that can grow (channels, a layer's place, a stage).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from functools import cache
+from typing import TypeVar
+
+from ckgrow.errors import SpecError
+from ckgrow.methods.method import BlockMethod, LayerMethod, WidenMethod
+from ckgrow.names import nearest
+
+__all__ = ["block_method", "layer_method", "widen_method"]
+
+Method = WidenMethod | LayerMethod | BlockMethod
+Kind = TypeVar("Kind", WidenMethod, LayerMethod, BlockMethod)
+
+
+@cache
+def methods() -> tuple[Method, ...]:
+    """Every method, by file name."""
+    found: list[Method] = []
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda entry: entry.name):
+        if module.name != "method":
+            found.extend(importlib.import_module(f"{__name__}.{module.name}").METHODS)
+    return tuple(found)
+
+
+def widen_method(name: str, where: str) -> WidenMethod:
+    """The method called ``name`` to widen by; SpecError at ``where`` when there is none."""
+    return _named((m for m in methods() if isinstance(m, WidenMethod)), name, where)
+
+
+def layer_method(name: str, where: str) -> LayerMethod:
+    """The method called ``name`` to deepen a layer by; SpecError when there is none."""
+    return _named((m for m in methods() if isinstance(m, LayerMethod)), name, where)
+
+
+def block_method(name: str, where: str) -> BlockMethod:
+    """The method called ``name`` to deepen a stage by; SpecError when there is none."""
+    return _named((m for m in methods() if isinstance(m, BlockMethod)), name, where)
+
+
+def _named(candidates: Iterable[Kind], name: str, where: str) -> Kind:
+    known = {method.name: method for method in candidates}
+    if name in known:
+        return known[name]
+    verb = next(iter(known.values())).verb
+    near = nearest(name, known)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise SpecError(f"{where}: no method {name!r} to {verb} by, only {', '.join(known)}{hint}")

@@ -6,6 +6,7 @@ that spans the channels follows them; anything of size 1 is broadcast and leaves
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ckgrow.axes import Axis, Dim
@@ -85,8 +86,13 @@ class Arithmetic(Rule):
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         import torch
 
-        function = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div}
-        return (function[node.op](inputs[0], inputs[1]),)
+        functions: dict[str, Callable[..., torch.Tensor]] = {
+            "Add": torch.add,
+            "Sub": torch.sub,
+            "Mul": torch.mul,
+            "Div": torch.div,
+        }
+        return (functions[node.op](inputs[0], inputs[1]),)
 
 
 def _padded(shape: Shape, rank: int) -> Shape:

@@ -69,7 +69,7 @@ class Conv(Rule):
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
         group = site.node.get("group", 1)
-        source = growth.axis(site.node.inputs[0], 1)
+        source = growth.value_axis(site.node.inputs[0], 1)
         if site.channels(1, 1) == 1 and group > 1 and source is not None:
             return site.node.with_attributes(group=growth.length(source)), {}
         return site.node, {}

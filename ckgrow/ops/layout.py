@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ckgrow.coupling import Coupling
 
 
+WHOLE = 2**31 - 1
+"""What exporters write, at least, for "to the end" of a dimension whose size they do not know."""
+
+
 class Layout(Rule):
     """An op without arithmetic: it costs nothing, and scaling passes through."""
 
@@ -118,7 +122,7 @@ class Reshape(Layout):
             coupling.set(site.node.output, (None,) * len(target))
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
-        axis = growth.axis(site.node.output, 1)
+        axis = growth.value_axis(site.node.output, 1)
         wanted = site.ints(1)
         if axis is None or wanted is None or wanted[1] in (0, -1):
             return site.node, {}
@@ -146,7 +150,7 @@ class Split(Layout):
         if sizes is None:
             each = -(-total // parts)
             sizes = (*(each,) * (parts - 1), total - each * (parts - 1))
-        if sum(sizes) != total or len(sizes) != parts:
+        if sum(sizes) != total or len(sizes) != parts or min(sizes) < 0:
             raise site.fail(f"parts {list(sizes)} of {total} entries")
         return axis, sizes
 
@@ -167,7 +171,7 @@ class Split(Layout):
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
         dim, sizes = self._sizes(site)
-        axes = [growth.axis(value, dim) for value in site.node.outputs]
+        axes = [growth.value_axis(value, dim) for value in site.node.outputs]
         grown = [
             size if axis is None else growth.length(axis)
             for axis, size in zip(axes, sizes, strict=True)
@@ -175,9 +179,12 @@ class Split(Layout):
         return site.node, {} if grown == list(sizes) else {1: Constant.of(grown)}
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        import torch
+
         dim = node.get("axis", 0)
         if len(inputs) > 1:
-            return tuple(inputs[0].split([int(size) for size in inputs[1].tolist()], dim=dim))
+            sizes = [int(size) for size in inputs[1].tolist()]
+            return tuple(torch.split_with_sizes(inputs[0], sizes, dim=dim))
         return tuple(inputs[0].chunk(len(node.outputs), dim=dim))
 
 
@@ -193,7 +200,11 @@ class Slice(Layout):
         steps = site.ints(4) or (1,) * len(starts)
         ranges: dict[int, range] = {}
         for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-            size = site.channels(0, axis % rank)
+            size = site.shape()[axis % rank]
+            if not isinstance(size, int):
+                if (start, step) != (0, 1) or end < WHOLE:
+                    raise site.fail("only the whole batch can be taken")
+                continue
             ranges[axis % rank] = range(*slice(start, end, step).indices(size))
         return ranges
 
@@ -221,16 +232,16 @@ class Slice(Layout):
         axes = site.ints(3) or tuple(range(len(starts)))
         ranges = self._ranges(site)
         for index, dim in enumerate(axis % rank for axis in axes):
-            axis = growth.axis(site.node.inputs[0], dim)
+            axis = growth.value_axis(site.node.inputs[0], dim)
             if axis is not None and ranges[dim].step == 1:
                 starts[index] = growth.head(axis, ranges[dim].start)
                 ends[index] = growth.head(axis, ranges[dim].stop)
         return site.node, {1: Constant.of(starts), 2: Constant.of(ends)}
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        x, starts, ends, *rest = inputs
-        axes = rest[0].tolist() if rest else range(len(starts))
-        steps = rest[1].tolist() if len(rest) > 1 else [1] * len(starts)
+        x, starts, ends = inputs[:3]
+        axes = inputs[3].tolist() if node.input(3) else range(len(starts))
+        steps = inputs[-1].tolist() if node.input(4) else [1] * len(starts)
         for start, end, axis, step in zip(starts.tolist(), ends.tolist(), axes, steps, strict=True):
             kept = range(*slice(int(start), int(end), int(step)).indices(x.shape[int(axis)]))
             x = x.index_select(int(axis), x.new_tensor(list(kept)).long())
@@ -285,7 +296,7 @@ class Pad(Layout):
         rank = len(site.shape())
         axes = site.ints(3) or tuple(range(rank))
         for dim, (before, after) in self._pads(site).items():
-            axis = growth.axis(site.node.output, dim)
+            axis = growth.value_axis(site.node.output, dim)
             if axis is None:
                 continue
             inner = site.channels(0, dim) + before

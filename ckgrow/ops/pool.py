@@ -1,9 +1,13 @@
-"""Pooling over space: MaxPool, AveragePool, GlobalAveragePool, ReduceMean. Channels pass through."""
+"""Pooling over space: MaxPool, AveragePool, GlobalAveragePool, ReduceMean.
+
+Channels pass through.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ckgrow.graph import Node, Shape
@@ -22,23 +26,13 @@ class Pool(Rule):
     homogeneous = True
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
-        kernel = site.node.get("kernel_shape", ())
         sizes = site.sizes()
-        if len(kernel) != len(sizes):
-            raise site.fail(f"a {len(kernel)}-dimensional window on an input {site.shape()}")
-        made = []
-        for size, width, stride, dilation, before, after in zip(
-            sizes, kernel, *window(site.node, len(sizes)), strict=True
-        ):
-            span = size + before + after - dilation * (width - 1) - 1
-            count = span // stride + 1
-            if site.node.get("ceil_mode", 0) and span % stride:
-                # a last window that would start in the padding behind the input is left out
-                count += count * stride < size + before
-            if count < 1:
-                raise site.fail(f"nothing is left of an input of {list(site.shape())}")
-            made.append(count)
-        return ((*site.shape()[:2], *made),)
+        if len(site.node.get("kernel_shape", ())) != len(sizes):
+            raise site.fail(f"no window of {len(sizes)} dimensions for an input {site.shape()}")
+        counts = _counts(site.node, sizes)
+        if min(counts) < 1:
+            raise site.fail(f"nothing is left of an input of {list(site.shape())}")
+        return ((*site.shape()[:2], *counts),)
 
     def couple(self, site: Site, coupling: Coupling) -> None:
         coupling.set(site.node.output, coupling.axes(site.node.inputs[0]))
@@ -51,18 +45,53 @@ class Pool(Rule):
         import torch
 
         (x,) = inputs
-        spatial = x.dim() - 2
-        kernel = tuple(node.attributes["kernel_shape"])  # type: ignore[arg-type]  # ints by ONNX
-        stride, dilation, before, after = window(node, spatial)
-        ceil = bool(node.get("ceil_mode", 0))
-        name = f"{'max' if node.op == 'MaxPool' else 'avg'}_pool{spatial}d"
-        pool = getattr(torch.nn.functional, name)
-        if before != after:
-            raise ValueError(f"{node.name}: uneven padding has no float64 pooling")
         if node.op == "MaxPool":
-            return (pool(x, kernel, stride, before, dilation, ceil_mode=ceil),)
-        counted = bool(node.get("count_include_pad", 0))
-        return (pool(x, kernel, stride, before, ceil_mode=ceil, count_include_pad=counted),)
+            return (_slide(node, x, -math.inf, torch.maximum),)
+        inside = torch.ones_like(x[:1, :1])
+        counted = float(node.get("count_include_pad", 0))
+        return (_slide(node, x, 0.0, torch.add) / _slide(node, inside, counted, torch.add),)
+
+
+def _counts(node: Node, sizes: Sequence[int]) -> list[int]:
+    """How many windows fit along each spatial dimension."""
+    counts = []
+    for size, width, stride, dilation, before, after in zip(
+        sizes, node.get("kernel_shape", ()), *window(node, len(sizes)), strict=True
+    ):
+        span = size + before + after - dilation * (width - 1) - 1
+        count = span // stride + 1
+        if node.get("ceil_mode", 0) and span % stride:
+            # a last window that would start in the padding behind the input is left out
+            count += count * stride < size + before
+        counts.append(count)
+    return counts
+
+
+def _slide(
+    node: Node, x: torch.Tensor, padding: float, combine: Callable[..., torch.Tensor]
+) -> torch.Tensor:
+    """Combines every window, one spatial dimension after the other (maximum and sum separate).
+
+    Padded positions count as ``padding``. What a last window of ``ceil_mode`` covers behind them
+    holds nothing: minus infinity for a maximum, zero for a sum.
+    """
+    import torch
+
+    sizes = x.shape[2:]
+    counts = _counts(node, sizes)
+    strides, dilations, before, after = window(node, len(sizes))
+    sides = zip(reversed(before), reversed(after), strict=True)  # torch pads from the last one on
+    x = torch.nn.functional.pad(x, [side for pair in sides for side in pair], value=padding)
+    nothing = padding if math.isinf(padding) else 0.0
+    parts = zip(node.get("kernel_shape", ()), strides, dilations, counts, strict=True)
+    for dim, (width, stride, dilation, count) in enumerate(parts, start=2):
+        reach = dilation * (width - 1) + 1
+        behind = (count - 1) * stride + reach - x.shape[dim]
+        later = [0, 0] * (x.dim() - 1 - dim)
+        x = torch.nn.functional.pad(x, [*later, 0, behind], value=nothing)
+        taps = x.unfold(dim, reach, stride)[..., ::dilation].unbind(-1)
+        x = functools.reduce(combine, taps)
+    return x
 
 
 class GlobalAveragePool(Rule):

@@ -74,7 +74,7 @@ class Site:
 class Growth(Protocol):
     """What a rule sees when widths have changed; axes are those before the growth."""
 
-    def axis(self, value: str, dim: int) -> Axis | None:
+    def value_axis(self, value: str, dim: int) -> Axis | None:
         """The axis of a dimension of a value."""
         ...
 

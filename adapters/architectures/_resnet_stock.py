@@ -1,0 +1,106 @@
+"""Which stock class loads a residual network's tensors as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ckgrow.header import Header
+
+from ._explaining import BATCH_NORM, COUNTER
+from ._resnet_layout import Layout, usual_stem
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Constructor:
+    """One of torchvision's constructors: its arguments to ``ResNet``."""
+
+    convolutions: int
+    depths: tuple[int, ...]
+    groups: int = 1
+    width_per_group: int = 64
+
+    def shapes(self, classes: int) -> Shapes:
+        """Every tensor of the model; counters of BatchNorm aside."""
+        expansion = 4 if self.convolutions == 3 else 1
+        made = dict(_unit("conv1", "bn1", (64, 3, 7, 7)))
+        arriving = 64
+        for stage, depth in enumerate(self.depths):
+            planes = 64 << stage
+            leaving = planes * expansion
+            for number in range(depth):
+                path = f"layer{stage + 1}.{number}"
+                if number == 0 and (stage > 0 or arriving != leaving):
+                    shortcut = f"{path}.downsample"
+                    made |= _unit(f"{shortcut}.0", f"{shortcut}.1", (leaving, arriving, 1, 1))
+                for index, weight in enumerate(self._branch(arriving, planes), start=1):
+                    made |= _unit(f"{path}.conv{index}", f"{path}.bn{index}", weight)
+                arriving = leaving
+        return made | {"fc.weight": (classes, arriving), "fc.bias": (classes,)}
+
+    def _branch(self, arriving: int, planes: int) -> Iterator[tuple[int, ...]]:
+        if self.convolutions == 2:
+            yield from ((planes, arriving, 3, 3), (planes, planes, 3, 3))
+        else:
+            inner = planes * self.width_per_group // 64 * self.groups
+            yield inner, arriving, 1, 1
+            yield inner, inner // self.groups, 3, 3
+            yield planes * 4, inner, 1, 1
+
+
+TORCHVISION = {
+    "resnet18": Constructor(2, (2, 2, 2, 2)),
+    "resnet34": Constructor(2, (3, 4, 6, 3)),
+    "resnet50": Constructor(3, (3, 4, 6, 3)),
+    "resnet101": Constructor(3, (3, 4, 23, 3)),
+    "resnet152": Constructor(3, (3, 8, 36, 3)),
+    "wide_resnet50_2": Constructor(3, (3, 4, 6, 3), width_per_group=128),
+    "wide_resnet101_2": Constructor(3, (3, 4, 23, 3), width_per_group=128),
+    "resnext50_32x4d": Constructor(3, (3, 4, 6, 3), groups=32, width_per_group=4),
+    "resnext101_32x8d": Constructor(3, (3, 4, 23, 3), groups=32, width_per_group=8),
+    "resnext101_64x4d": Constructor(3, (3, 4, 23, 3), groups=64, width_per_group=4),
+}
+
+
+def stock(header: Header, found: Layout) -> str | None:
+    """The stock class or constructor, as a phrase; None when there is none."""
+    shapes = {name: spec.shape for name, spec in header.items() if not name.endswith(f".{COUNTER}")}
+    depths = tuple(len(stage) for stage in found.stages)
+    if "fc.weight" in shapes:
+        classes = shapes["fc.weight"][0]
+        for name, constructor in TORCHVISION.items():
+            if constructor.depths == depths and constructor.shapes(classes) == shapes:
+                return f"torchvision's {name}" + _classes(classes)
+    return _cifar(shapes, found) if usual_stem(header) == "cifar" else None
+
+
+def _cifar(shapes: Shapes, found: Layout) -> str | None:
+    """The CIFAR ResNet whose parameter-free shortcuts pad planes // 4 on either side."""
+    if len(found.padded()) != len(found.stages) - 1 or found.has_bottlenecks():
+        return None
+    widths = [shapes[f"{stage[0].last}.weight"][0] for stage in found.stages]
+    blocks = [
+        (block, width) for stage, width in zip(found.stages, widths, strict=True) for block in stage
+    ]
+    plain = all(
+        not block.shortcut and shapes[f"{block.path}.conv{number}.weight"][::2] == (width, 3)
+        for block, width in blocks
+        for number in (1, 2)
+    )
+    if not plain or any(after - before != 2 * (after // 4) for before, after in pairwise(widths)):
+        return None
+    listed = ", ".join(map(str, widths))
+    depths = ", ".join(str(len(stage)) for stage in found.stages)
+    return f"the stock CIFAR ResNet class at widths {listed} with {depths} blocks"
+
+
+def _unit(convolution: str, norm: str, weight: tuple[int, ...]) -> Shapes:
+    norms: Shapes = {f"{norm}.{part}": weight[:1] for part in BATCH_NORM}
+    return {f"{convolution}.weight": weight, **norms}
+
+
+def _classes(classes: int) -> str:
+    return "" if classes == 1000 else f" with num_classes={classes}"

@@ -1,0 +1,112 @@
+"""Multi-layer perceptrons: chains of Linear layers, each perhaps with a BatchNorm1d.
+
+Keys may have any names. The order comes from shapes and numbers in the names (``_chain_order``);
+where both leave a choice, the natural sort decides and the order is a default until the option
+``order`` states it. Nothing in a checkpoint tells the activation: ``relu`` is a default too.
+The last layer has none. Dropout leaves no keys and does nothing in eval mode.
+
+The ``i``-th module of an ``nn.Sequential`` keeps its path as a node's name, activations included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ckgrow.architecture import Assumption, Explanation, Network, Stage
+from ckgrow.building import Builder
+from ckgrow.errors import CheckpointError
+from ckgrow.graph import BATCH, Graph
+from ckgrow.header import Header
+from ckgrow.names import shown
+
+from ._activation import activations
+from ._activation import option as activation_option
+from ._chain import Chain, chain
+from ._chain_emission import (
+    EPSILON,
+    NORM,
+    ORDER,
+    Tail,
+    emit_linears,
+    grown,
+    norm_assumptions,
+    order_problem,
+    stated_order,
+)
+from ._chain_modules import modules
+from ._chain_order import order
+from ._options import Options
+
+INPUT = "input"
+
+
+class Mlp:
+    """The adapter for chains of Linear layers."""
+
+    name = "mlp"
+    summary = "chains of Linear layers under any names, with or without BatchNorm1d"
+    options = (activation_option(), ORDER, NORM, EPSILON)
+
+    def explain(self, header: Header) -> Explanation:
+        """Which keys belong to a Linear or a BatchNorm1d of one chain."""
+        found = modules(header, (2,))
+        unexplained = tuple(name for name in header if name not in found.explained)
+        if found.layers and not unexplained and not found.missing and not found.problems:
+            ordering = order(found.layers)
+            if ordering is None:
+                found.problems.append(order_problem(found.layers))
+            else:
+                for norm in chain(header, found, ordering.layers)[1]:
+                    found.problems.append(
+                        f"{shown(norm.name)} has {norm.channels} channels and fits behind no layer"
+                    )
+        elif not found.layers:
+            return Explanation(frozenset(), tuple(header))
+        return Explanation(
+            frozenset(found.explained), unexplained, tuple(found.missing), tuple(found.problems)
+        )
+
+    def build(self, header: Header, options: Mapping[str, Any]) -> Network:
+        """The graph from ``input`` ["N", features] to ``logits``."""
+        stated = Options(self.options, options)
+        found = modules(header, (2,))
+        ordering = stated_order(stated, found.layers) or order(found.layers)
+        if ordering is None:
+            raise CheckpointError(order_problem(found.layers))
+        network, loose = chain(header, found, ordering.layers)
+        if loose:
+            raise CheckpointError(f"{shown(loose[0].name)} fits behind no layer")
+        hidden = [step for step in network.steps[:-1] if step.activated]
+        chosen, facts = activations(stated, hidden)
+        tail = Tail(chosen, stated.value(NORM.name) == "before", stated.positive("epsilon"))
+        text = ", ".join(layer.name for layer in ordering.layers)
+        return Network(
+            _graph(header, network, tail),
+            (
+                Assumption("order", text, ordering.source),
+                *facts,
+                *norm_assumptions(stated, network),
+            ),
+            tuple(found.passthrough),
+            dict(options),
+        )
+
+    def stages(self, graph: Graph) -> tuple[Stage, ...]:
+        """None: there are no blocks."""
+        return ()
+
+    def stock(self, header: Header) -> str | None:
+        """Any module with Linear layers of these sizes, unless ckgrow chose some of the names."""
+        return None if grown(header) else "the same module with Linear layers of these sizes"
+
+
+def _graph(header: Header, network: Chain, tail: Tail) -> Graph:
+    builder = Builder(header, {INPUT: (BATCH, network.steps[0].layer.inputs)})
+    x = INPUT
+    if network.first is not None:
+        x = builder.batch_norm(network.first.name, x, epsilon=tail.epsilon)
+    return builder.graph(emit_linears(builder, network.steps, tail, x))
+
+
+ADAPTER = Mlp()

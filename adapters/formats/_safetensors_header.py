@@ -1,0 +1,247 @@
+"""The header of a safetensors file: bytes to layout, and layout to bytes.
+
+The format (https://github.com/huggingface/safetensors, "Format"): 8 bytes of little-endian length,
+that many bytes of JSON, then the data without a gap. Everything the reference library rejects is
+rejected here, and a little more, where the library is lenient and two readers could disagree:
+duplicate names, anything before ``{``, keys that the format does not know, entries written as
+arrays, ``null`` as metadata, ranks over 64, and shapes whose non-zero part overflows 63 bits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ckgrow.errors import CheckpointError
+from ckgrow.header import Header, TensorSpec, numpy_dtype
+from ckgrow.names import shown
+
+PREFIX_LENGTH = 8
+"""Bytes of the length that stands before the JSON."""
+
+MAX_LENGTH = 100_000_000
+"""Longest JSON in bytes; the reference library refuses more."""
+
+_METADATA = "__metadata__"
+_FIELDS = {"dtype", "shape", "data_offsets"}
+_MAX_RANK = 64  # numpy's
+_MAX_BYTES = 2**63 - 1
+
+_NUMPY_NAMES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}
+_STORED_NAMES = {numpy_name: stored for stored, numpy_name in _NUMPY_NAMES.items()}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything stands: ``offsets`` in bytes from the beginning of the file."""
+
+    header: Header
+    offsets: Mapping[str, int]
+    metadata: Mapping[str, str]
+
+
+def parse(text: bytes, file_size: int, place: str) -> Layout:
+    """The layout that the JSON ``text`` of a file of ``file_size`` bytes describes.
+
+    Raises CheckpointError, which names the file as ``place``.
+    """
+    entries = _entries(text, place)
+    metadata = _metadata(entries.pop(_METADATA, {}), place)
+    specs: dict[str, TensorSpec] = {}
+    spans: list[tuple[int, int, str]] = []
+    for name, entry in entries.items():
+        spec, begin, end = _tensor(name, entry, place)
+        specs[name] = spec
+        spans.append((begin, end, name))
+    spans.sort()
+    data_start = PREFIX_LENGTH + len(text)
+    _require_gapless(spans, file_size - data_start, place)
+    offsets = {name: data_start + begin for begin, _, name in spans}
+    return Layout(Header(specs), offsets, metadata)
+
+
+def compose(header: Header, metadata: Mapping[str, str], place: str) -> tuple[bytes, Layout]:
+    """The first bytes of a file (length and JSON) that holds these tensors, and its layout.
+
+    Tensors are named in the order of ``header``; the data of wider elements comes first, so that
+    every element is aligned to its own size. Raises CheckpointError for what the format cannot
+    hold.
+    """
+    entries: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    begins: dict[str, int] = {}
+    position = 0
+    for name in sorted(header, key=lambda each: -header[each].itemsize):
+        begins[name] = position
+        position += header[name].nbytes
+    for name, spec in header.items():
+        if name == _METADATA:
+            raise CheckpointError(f"{place}: safetensors cannot hold a tensor called {_METADATA}")
+        if spec.dtype not in _STORED_NAMES:
+            raise CheckpointError(
+                f"{place}: safetensors cannot hold tensor {shown(name)} of dtype {spec.dtype}"
+            )
+        entries[name] = {
+            "dtype": _STORED_NAMES[spec.dtype],
+            "shape": list(spec.shape),
+            "data_offsets": [begins[name], begins[name] + spec.nbytes],
+        }
+    _require_text((*header, *metadata, *metadata.values()), place)
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_LENGTH:
+        raise CheckpointError(
+            f"{place}: names, shapes and metadata need {len(text)} bytes of header; safetensors "
+            f"allows {MAX_LENGTH}"
+        )
+    start = len(text).to_bytes(PREFIX_LENGTH, "little") + text
+    offsets = {name: len(start) + begin for name, begin in begins.items()}
+    return start, Layout(header, offsets, dict(metadata))
+
+
+def _entries(text: bytes, place: str) -> dict[str, Any]:
+    if not text.startswith(b"{"):
+        raise CheckpointError(
+            f"{place} is not a safetensors file: its header starts with {text[:8]!r}, not with '{{'"
+        )
+    try:
+        decoded = text.decode()
+        entries: dict[str, Any] = json.loads(
+            decoded, object_pairs_hook=partial(_unique, place), parse_int=_whole
+        )
+    except UnicodeDecodeError:
+        raise CheckpointError(
+            f"{place} is damaged: its header is not UTF-8; fetch or save the file again"
+        ) from None
+    except (ValueError, RecursionError) as failure:
+        raise CheckpointError(
+            f"{place} is damaged: its header is not JSON ({failure}); fetch or save the file again"
+        ) from None
+    if "\\u" in decoded:  # JSON can spell halves of characters, which UTF-8 cannot hold
+        _require_text(entries, place)
+    return entries
+
+
+def _unique(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs of a JSON object; two readers would disagree which of two equal keys counts."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
+        raise CheckpointError(
+            f"{place} is ambiguous: its header names {shown(twice)} twice; save the file again"
+        )
+    return result
+
+
+def _whole(digits: str) -> int | float:
+    """A JSON integer; one with a sign is no whole number here, as in the library, even -0."""
+    return float(digits) if digits.startswith("-") else int(digits)
+
+
+def _metadata(entry: Any, place: str) -> dict[str, str]:
+    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+        raise CheckpointError(
+            f"{place}: {_METADATA} must be an object of strings; save the file again without it, "
+            "and give a tensor another name"
+        )
+    _require_text((*entry, *entry.values()), place)
+    return entry
+
+
+def _tensor(name: str, entry: Any, place: str) -> tuple[TensorSpec, int, int]:
+    if not isinstance(entry, dict) or entry.keys() != _FIELDS:
+        raise CheckpointError(
+            f"{place}: tensor {shown(name)} is not described by dtype, shape and data_offsets "
+            "alone; save the file again"
+        )
+    stored, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    dtype = _NUMPY_NAMES.get(stored) if isinstance(stored, str) else None
+    if dtype is None:
+        raise CheckpointError(
+            f"{place}: tensor {shown(name)} has dtype {shown(str(stored))}, which ckgrow cannot "
+            f"read; it reads {', '.join(_NUMPY_NAMES)}"
+        )
+    if not _is_whole(shape) or not _is_whole(offsets) or len(offsets) != 2:
+        raise CheckpointError(
+            f"{place}: shape or data_offsets of tensor {shown(name)} are not whole numbers from 0 "
+            "on; save the file again"
+        )
+    if len(shape) > _MAX_RANK:
+        raise CheckpointError(
+            f"{place}: tensor {shown(name)} has {len(shape)} dimensions; at most {_MAX_RANK} work"
+        )
+    itemsize = numpy_dtype(dtype).itemsize
+    if math.prod(filter(None, shape)) * itemsize > _MAX_BYTES:
+        raise CheckpointError(
+            f"{place}: the shape of tensor {shown(name)} is too large for any machine; the file is "
+            "damaged or forged"
+        )
+    begin, end = offsets
+    nbytes = math.prod(shape) * itemsize
+    if end - begin != nbytes:
+        raise CheckpointError(
+            f"{place}: tensor {shown(name)} has {end - begin} bytes, but its shape and dtype need "
+            f"{nbytes}; the file is damaged, fetch or save it again"
+        )
+    return TensorSpec(dtype, tuple(shape)), begin, end
+
+
+def _is_whole(numbers: Any) -> bool:
+    return isinstance(numbers, list) and all(type(number) is int for number in numbers)
+
+
+def _require_gapless(spans: list[tuple[int, int, str]], available: int, place: str) -> None:
+    """Refuses holes, overlaps, and data that ends before or after the file does."""
+    position = 0
+    for begin, end, name in spans:
+        if begin != position:
+            fault = "overlaps the tensor before it" if begin < position else "comes after a gap"
+            raise CheckpointError(
+                f"{place}: the data of tensor {shown(name)} {fault}; the file is damaged or forged"
+            )
+        position = end
+    if position > available:
+        raise CheckpointError(
+            f"{place} is cut short: {position - available} of its {position} bytes of tensors are "
+            "missing; fetch or save it again"
+        )
+    if position < available:
+        raise CheckpointError(
+            f"{place} has {available - position} bytes after its last tensor; the file is damaged, "
+            "fetch or save it again"
+        )
+
+
+def _require_text(texts: Iterable[str], place: str) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise CheckpointError(
+                f"{place}: the name {shown(text)} is no valid Unicode; rename it"
+            ) from None

@@ -1,0 +1,110 @@
+"""safetensors files: a JSON header, then the data of all tensors (read and written).
+
+Opening reads the header and nothing else, so its cost does not grow with the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ckgrow.checkpoint import Contents
+from ckgrow.errors import CheckpointError, SpecError
+from ckgrow.files import RegularFile, shown_path
+from ckgrow.header import Header, numpy_dtype
+
+from ._rows import rows_shape
+from ._safetensors_header import MAX_LENGTH, PREFIX_LENGTH, Layout, compose, parse
+from ._safetensors_writer import SafetensorsWriter
+
+
+class SafetensorsReader:
+    """An open safetensors file."""
+
+    def __init__(self, file: RegularFile, layout: Layout) -> None:
+        self.header = layout.header
+        self.contents = Contents(metadata=layout.metadata)
+        self._file = file
+        self._offsets = layout.offsets
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of tensor ``name``, in an array of their own."""
+        spec = self.header[name]
+        rows = np.empty(rows_shape(name, spec, start, stop), numpy_dtype(spec.dtype))
+        if rows.size:
+            skipped = start * (rows.nbytes // len(rows))
+            data = rows.reshape(-1).view(np.uint8)  # the same memory, as bytes
+            self._file.read_into(data.data, self._offsets[name] + skipped)
+        return rows
+
+    def unchanged(self) -> bool:
+        """Whether the file is still the one that was opened."""
+        return self._file.unchanged()
+
+    def close(self) -> None:
+        """Gives the file back."""
+        self._file.close()
+
+
+class Safetensors:
+    """The format adapter."""
+
+    name = "safetensors"
+    suffixes = (".safetensors",)
+    writable = True
+
+    def recognises(self, path: Path, start: bytes) -> bool:
+        """A length that may be a header's, and the brace that opens it."""
+        return start[PREFIX_LENGTH:].startswith(b"{") and _length(start) <= MAX_LENGTH
+
+    def open(self, path: Path, weights: str | None) -> SafetensorsReader:
+        """Reads the header; refuses ``weights``, since there is nothing to choose from."""
+        if weights is not None:
+            raise SpecError(
+                f"{shown_path(path)} is a safetensors file and holds one set of weights; "
+                "choosing weights by name is for torch files"
+            )
+        file = RegularFile(path)
+        try:
+            return SafetensorsReader(file, _layout(file))
+        except BaseException:
+            file.close()
+            raise
+
+    def create(self, path: Path, header: Header, metadata: Mapping[str, str]) -> SafetensorsWriter:
+        """Writes the header and reserves the space; an existing file is overwritten.
+
+        Raises CheckpointError for what the format cannot hold, FileError when the space is not
+        there; then an empty file may be left at ``path``.
+        """
+        start, layout = compose(header, metadata, shown_path(path))
+        return SafetensorsWriter(path, start, layout)
+
+
+def _layout(file: RegularFile) -> Layout:
+    if file.size < PREFIX_LENGTH:
+        raise CheckpointError(
+            f"{file.place} is no safetensors file: it has {file.size} bytes, the shortest has "
+            f"{PREFIX_LENGTH + 2}; fetch or save it again"
+        )
+    length = _length(file.read(0, PREFIX_LENGTH))
+    if not 0 < length <= MAX_LENGTH:
+        raise CheckpointError(
+            f"{file.place} is no safetensors file: it declares a header of {length} bytes; 1 to "
+            f"{MAX_LENGTH} are allowed"
+        )
+    if PREFIX_LENGTH + length > file.size:
+        raise CheckpointError(
+            f"{file.place} is cut short: it has {file.size} bytes, and its header alone needs "
+            f"{PREFIX_LENGTH + length}; fetch or save it again"
+        )
+    return parse(file.read(PREFIX_LENGTH, length), file.size, file.place)
+
+
+def _length(start: bytes) -> int:
+    return int.from_bytes(start[:PREFIX_LENGTH], "little")
+
+
+ADAPTER = Safetensors()

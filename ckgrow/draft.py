@@ -1,0 +1,74 @@
+"""A network while it grows: the graph, and how each of its tensors is made from the teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from ckgrow.coupling import couple
+from ckgrow.errors import CkgrowError
+from ckgrow.graph import Graph
+from ckgrow.groups import Grouping, group_channels
+from ckgrow.header import Header
+from ckgrow.maps import ChannelMap
+from ckgrow.recipes import Recipe, Stored
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the output channels of a layer come from.
+
+    ``map`` leads from the output of the teacher's layer ``of``. ``certificate`` says why an
+    inserted layer changes nothing: ``identity`` (its output is that of the layer ``of``) or
+    ``zero`` (its output is zero); "" for a layer of the teacher.
+    """
+
+    of: str
+    map: ChannelMap
+    certificate: str = ""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The network between two steps.
+
+    ``recipes`` has every tensor of the student so far, those that no node reads included;
+    ``origins`` every layer with output channels; ``renames`` the teacher's keys that are called
+    otherwise now.
+    """
+
+    graph: Graph
+    recipes: Mapping[str, Recipe]
+    origins: Mapping[str, Origin]
+    renames: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of_teacher(graph: Graph, header: Header) -> Draft:
+        """The teacher itself, before any step."""
+        recipes = {name: Stored(spec, name) for name, spec in header.items()}
+        draft = Draft(graph, recipes, {})
+        origins = {
+            layer.name: Origin(layer.name, ChannelMap.identity(layer.width))
+            for layer in draft.grouping.layers.values()
+        }
+        return replace(draft, origins=origins)
+
+    @cached_property
+    def header(self) -> Header:
+        """Dtypes and shapes of all tensors."""
+        return Header({name: recipe.spec for name, recipe in self.recipes.items()})
+
+    @cached_property
+    def grouping(self) -> Grouping:
+        """What grows together, inferred from the graph as it is now."""
+        return group_channels(self.graph, couple(self.graph, self.header))
+
+    def with_changes(self, **changes: Any) -> Draft:
+        """The next draft; CkgrowError when its tensors no longer fit its graph."""
+        changed = replace(self, **changes)
+        unmade = [name for name in changed.graph.parameters() if name not in changed.recipes]
+        if unmade:
+            raise CkgrowError(f"internal error: no recipe makes {', '.join(unmade)}")
+        return changed

@@ -1,0 +1,177 @@
+"""The coupling as people read it: groups of channels, their tensors' axes, what can grow.
+
+A *group* is a set of atoms that grow together: one atom for most layers, one per convolution group
+behind a grouped convolution. Layers are the nodes with weights; a layer's output axis is a list of
+segments, each of one group (a residual stream with zero-padded shortcuts has several).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ckgrow.axes import Axis
+from ckgrow.coupling import Coupled, Use
+from ckgrow.graph import Graph
+
+LAYER_OPS = frozenset({"Conv", "Gemm", "MatMul"})
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that grow together.
+
+    ``runs`` is the number of equal parts that must stay equal (convolution groups), ``width`` the
+    channels of all of them, ``layers`` the layers that make them, ``axes`` every tensor dimension
+    that follows, as ``tensor[dim]``. ``reason`` says what holds a group that cannot grow.
+    """
+
+    name: str
+    width: int
+    runs: int
+    layers: tuple[str, ...]
+    axes: tuple[str, ...]
+    growable: bool
+    reason: str | None
+    atoms: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node with weights; ``groups`` are those of its output axis, each once, in order."""
+
+    name: str
+    op: str
+    width: int
+    axis: Axis
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Groups and layers of one graph, by name, in the graph's order."""
+
+    groups: Mapping[str, Group]
+    layers: Mapping[str, Layer]
+    coupled: Coupled
+
+    @cached_property
+    def group_of_atom(self) -> Mapping[int, str]:
+        """The group each atom belongs to."""
+        return {atom: group.name for group in self.groups.values() for atom in group.atoms}
+
+    def own_groups(self, layer: Layer) -> tuple[str, ...]:
+        """The groups that widening ``layer`` is about.
+
+        A layer that adds channels around an earlier layer's (a zero-padded shortcut) owns only the
+        added ones; where nothing is added, all of them.
+        """
+        mine = set(layer.groups)
+        inherited: set[str] = set()
+        for other in self.layers.values():
+            if set(other.groups) < mine:
+                inherited |= set(other.groups)
+        own = tuple(name for name in layer.groups if name not in inherited)
+        return own or layer.groups
+
+    def follows(self, use: Use, group: Group) -> bool:
+        """Whether a tensor has one entry per channel of ``group``."""
+        return any(
+            dim is not None
+            and dim.role == "channel"
+            and any(self.group_of_atom[segment.atom] == group.name for segment in dim.axis)
+            for dim in use.dims
+        )
+
+    def readers(self, graph: Graph, group: Group) -> tuple[str, ...]:
+        """Nodes that pass the channels of ``group`` on, rather than make them or sum over them."""
+        atoms = set(group.atoms)
+
+        def holds(value: str) -> bool:
+            axes = self.coupled.values.get(value, ())
+            return any(axis and any(part.atom in atoms for part in axis) for axis in axes)
+
+        return tuple(
+            node.name
+            for node in graph.nodes
+            if any(holds(name) for name in node.inputs) and any(map(holds, node.outputs))
+            if node.name not in group.layers or node.op not in LAYER_OPS
+        )
+
+
+def group_channels(graph: Graph, coupled: Coupled) -> Grouping:
+    """Puts the coupling's atoms into named groups."""
+    nodes = {node.name: node for node in graph.nodes}
+    position = {name: index for index, name in enumerate(nodes)}
+    made_by: dict[str, Use] = {}
+    for use in coupled.uses:
+        if nodes[use.node].op in LAYER_OPS and use.node not in made_by and _made(use) is not None:
+            made_by[use.node] = use
+    members: dict[int, list[int]] = {}
+    for atom, leader in coupled.ties.items():
+        members.setdefault(leader, []).append(atom)
+    makers: dict[int, list[str]] = {}
+    for name, use in made_by.items():
+        for leader in _leaders(coupled, _made(use) or ()):
+            makers.setdefault(leader, []).append(name)
+    followers: dict[int, list[str]] = {}
+    for use in coupled.uses:
+        for dim, follows in enumerate(use.dims):
+            if follows is not None:
+                for leader in _leaders(coupled, follows.axis):
+                    axes = followers.setdefault(leader, [])
+                    if (axis := f"{use.tensor}[{dim}]") not in axes:
+                        axes.append(axis)
+    named: dict[int, Group] = {}
+    taken: dict[str, int] = {}
+    for leader in sorted(
+        followers, key=lambda key: position[makers[key][0]] if key in makers else -1
+    ):
+        layers = tuple(makers.get(leader, ()))
+        name = layers[0] if layers else followers[leader][0].partition("[")[0]
+        taken[name] = taken.get(name, 0) + 1
+        if taken[name] > 1:  # a layer may make several groups
+            name = f"{name}#{taken[name]}"
+        named[leader] = _group(coupled, name, members[leader], layers, followers[leader])
+    made = {
+        name: Layer(
+            name,
+            nodes[name].op,
+            coupled.length(_made(use) or ()),
+            _made(use) or (),
+            tuple(named[leader].name for leader in _leaders(coupled, _made(use) or ())),
+        )
+        for name, use in made_by.items()
+    }
+    return Grouping({group.name: group for group in named.values()}, made, coupled)
+
+
+def _made(use: Use) -> Axis | None:
+    """The axis that a layer's weight makes; None for a bias."""
+    if len(use.dims) < 2:
+        return None
+    for dim in use.dims:
+        if dim is not None and dim.role in ("rows", "channel"):
+            return dim.axis
+    return None
+
+
+def _leaders(coupled: Coupled, axis: Axis) -> list[int]:
+    return list(dict.fromkeys(coupled.ties[segment.atom] for segment in axis))
+
+
+def _group(
+    coupled: Coupled, name: str, atoms: list[int], layers: tuple[str, ...], axes: list[str]
+) -> Group:
+    reasons = [coupled.fixed[atom] for atom in atoms if atom in coupled.fixed]
+    return Group(
+        name=name,
+        width=sum(coupled.counts[atom] for atom in atoms),
+        runs=len(atoms),
+        layers=layers,
+        axes=tuple(axes),
+        growable=not reasons,
+        reason=reasons[0] if reasons else None,
+        atoms=tuple(atoms),
+    )

@@ -1,0 +1,130 @@
+"""Opens a checkpoint and makes a network of it: format, prefix, provenance, architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ckgrow.architecture import Architecture, Network
+from ckgrow.checkpoint import PROVENANCE_KEY, Reader
+from ckgrow.errors import CkgrowError, SpecError
+from ckgrow.files import open_checkpoint
+from ckgrow.header import Header
+from ckgrow.memory import MemoryReader
+from ckgrow.names import shown
+from ckgrow.provenance import Provenance
+from ckgrow.recognition import build, common_prefix, recognise
+from ckgrow.registry import architectures
+from ckgrow.shapes import infer_shapes
+
+Tensors = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An open checkpoint with its network.
+
+    ``header`` has names without the wrapper ``prefix`` that all keys of the file share;
+    ``provenance`` is that of a student of an earlier run.
+    """
+
+    label: str
+    reader: Reader
+    prefix: str
+    header: Header
+    architecture: Architecture
+    network: Network
+    provenance: Provenance | None
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows of a tensor by its name without prefix."""
+        return self.reader.read(self.prefix + name, start, stop)
+
+    def tensor(self, name: str) -> np.ndarray:
+        """A whole tensor in its stored dtype and shape."""
+        shape = self.header.shape(name)
+        return self.read(name, 0, shape[0] if shape else 1).reshape(shape)
+
+    def __enter__(self) -> Loaded:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.reader.close()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user states about a checkpoint; None and {} leave it to inference."""
+
+    architecture: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+
+def load(source: str | Path | Tensors, wish: Wish) -> Loaded:
+    """Opens ``source`` (a path, or tensors by name) and recognises its network.
+
+    Raises FileError, CheckpointError or SpecError; the file is closed again then.
+    """
+    if isinstance(source, Mapping):
+        label, reader = "the given tensors", MemoryReader(source)
+    else:
+        label, reader = shown(str(source)), open_checkpoint(source, wish.weights)
+    try:
+        return _recognised(label, reader, wish)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _recognised(label: str, reader: Reader, wish: Wish) -> Loaded:
+    prefix = common_prefix(reader.header)
+    header = Header({name[len(prefix) :]: spec for name, spec in reader.header.items()})
+    text = reader.contents.metadata.get(PROVENANCE_KEY)
+    provenance = Provenance.from_json(text, label) if text is not None else None
+    if provenance is not None:
+        restored = _restored(header, provenance, wish, label)
+        if restored is not None:
+            adapter, network = restored
+            return Loaded(label, reader, prefix, header, adapter, network, provenance)
+    adapter = recognise(header, wish.architecture, label)
+    network = build(adapter, header, wish.options, label)
+    infer_shapes(network.graph, header)
+    return Loaded(label, reader, prefix, header, adapter, network, provenance)
+
+
+def _restored(
+    header: Header, provenance: Provenance, wish: Wish, label: str
+) -> tuple[Architecture, Network] | None:
+    """The network as its provenance tells it; None when the tensors are no longer those."""
+    adapter = architectures().get(provenance.architecture)
+    if adapter is None or wish.architecture not in (None, provenance.architecture):
+        return None
+    options = {**provenance.options, **wish.options}
+    if provenance.graph is None:
+        if not adapter.explain(header).complete:
+            return None
+        network = build(adapter, header, options, label)
+        infer_shapes(network.graph, header)
+        return adapter, network
+    if options != dict(provenance.options):
+        raise SpecError(
+            f"{label} carries its own graph, which options cannot change; leave teacher.options out"
+        )
+    try:
+        infer_shapes(provenance.graph, header)
+    except CkgrowError:
+        return None
+    read = set(provenance.graph.parameters())
+    spare = tuple(name for name in header if name not in read)
+    return adapter, Network(provenance.graph, provenance.assumptions, spare, provenance.options)

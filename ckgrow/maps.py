@@ -1,0 +1,147 @@
+"""Where each student channel comes from.
+
+Every student channel has a *source*: ``copy(i)``, the teacher's channel i; ``fresh(k)``, the new
+unit k; or ``zero``, identically zero. Channels with one source are equal for every input. A map
+stores sources as whole numbers: i for ``copy(i)``, -1 for ``zero``, -2 - k for ``fresh(k)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+ZERO = -1
+_FIRST_FRESH = -2
+
+Run = tuple[str, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMap:
+    """Sources of student channels. ``width`` is the teacher's; ``sources`` has the student's."""
+
+    width: int
+    sources: np.ndarray
+
+    @staticmethod
+    def identity(width: int) -> ChannelMap:
+        """Every channel from itself."""
+        return ChannelMap(width, np.arange(width, dtype=np.int64))
+
+    @staticmethod
+    def of(width: int, sources: Iterable[int]) -> ChannelMap:
+        """A map from encoded sources; ValueError when a copy is of no teacher channel."""
+        array = np.fromiter(sources, dtype=np.int64)
+        if array.size and array.max() >= width:
+            raise ValueError(f"source {array.max()} of a teacher with {width} channels")
+        return ChannelMap(width, array)
+
+    @staticmethod
+    def concat(maps: Sequence[ChannelMap]) -> ChannelMap:
+        """Maps of neighbouring segments as one map of the whole axis."""
+        parts: list[np.ndarray] = []
+        width = fresh = 0
+        for each in maps:
+            parts.append(each._shifted(width, fresh))
+            width += each.width
+            fresh += each.fresh_count
+        return ChannelMap(width, np.concatenate(parts) if parts else np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ChannelMap):
+            return NotImplemented
+        return self.width == other.width and np.array_equal(self.sources, other.sources)
+
+    def __hash__(self) -> int:
+        return hash((self.width, self.sources.tobytes()))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing changes."""
+        return len(self) == self.width and bool((self.sources == np.arange(self.width)).all())
+
+    @cached_property
+    def fresh_count(self) -> int:
+        """Number of fresh units: one more than the highest k."""
+        lowest = int(self.sources.min(initial=ZERO))
+        return max(0, _FIRST_FRESH - lowest + 1)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How often each teacher channel is copied; shape (width,)."""
+        return np.bincount(self.sources[self.sources >= 0], minlength=self.width)
+
+    @cached_property
+    def ranks(self) -> np.ndarray:
+        """For each student channel, how many channels of the same source stand before it."""
+        order = np.argsort(self.sources, kind="stable")
+        ordered = self.sources[order]
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(self) else order
+        sizes = np.diff(np.r_[starts, len(self)])
+        ranks = np.empty(len(self), dtype=np.int64)
+        ranks[order] = np.arange(len(self)) - np.repeat(starts, sizes)
+        return ranks
+
+    def repeat(self, inner: int) -> ChannelMap:
+        """The map of an axis on which every channel stands ``inner`` times in a row."""
+        if inner == 1:
+            return self
+        places = np.arange(inner)
+        copies = self.sources[:, None] * inner + places
+        fresh = _FIRST_FRESH - ((_FIRST_FRESH - self.sources[:, None]) * inner + places)
+        sources = np.where(self.sources[:, None] >= 0, copies, fresh)
+        sources[self.sources == ZERO] = ZERO
+        return ChannelMap(self.width * inner, sources.ravel())
+
+    def then(self, later: ChannelMap) -> ChannelMap:
+        """This growth followed by ``later``, as one map from the first teacher."""
+        if later.width != len(self):
+            raise ValueError(f"a map of {later.width} channels cannot follow one onto {len(self)}")
+        copied = self.sources[np.maximum(later.sources, 0)]
+        fresh = np.where(later.sources <= _FIRST_FRESH, later.sources - self.fresh_count, ZERO)
+        return ChannelMap(self.width, np.where(later.sources >= 0, copied, fresh))
+
+    def runs(self) -> list[Run]:
+        """Run-length code: ("copy" | "fresh" | "zero", first, count), first rising by one."""
+        found: list[Run] = []
+        for source in self.sources.tolist():
+            if source >= 0:
+                kind, first = "copy", source
+            elif source == ZERO:
+                kind, first = "zero", 0
+            else:
+                kind, first = "fresh", _FIRST_FRESH - source
+            if found and found[-1][0] == kind:
+                last_kind, last, count = found[-1]
+                if kind == "zero" or last + count == first:
+                    found[-1] = (last_kind, last, count + 1)
+                    continue
+            found.append((kind, first, 1))
+        return found
+
+    @staticmethod
+    def from_runs(width: int, runs: Iterable[Sequence[str | int]]) -> ChannelMap:
+        """The map that :meth:`runs` coded; ValueError when the code is not one."""
+        parts: list[np.ndarray] = []
+        for kind, first, count in runs:
+            places = np.arange(int(count), dtype=np.int64)
+            if kind == "copy":
+                parts.append(int(first) + places)
+            elif kind == "fresh":
+                parts.append(_FIRST_FRESH - int(first) - places)
+            elif kind == "zero":
+                parts.append(np.full(int(count), ZERO, dtype=np.int64))
+            else:
+                raise ValueError(f"unknown source {kind!r}")
+        return ChannelMap.of(width, np.concatenate(parts) if parts else ())
+
+    def _shifted(self, width: int, fresh: int) -> np.ndarray:
+        moved = np.where(self.sources >= 0, self.sources + width, self.sources - fresh)
+        moved[self.sources == ZERO] = ZERO
+        return moved

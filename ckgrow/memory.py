@@ -1,0 +1,53 @@
+"""Tensors in memory as a checkpoint: numpy arrays, or torch tensors without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ckgrow.checkpoint import Contents
+from ckgrow.errors import CheckpointError
+from ckgrow.header import Header, TensorSpec, numpy_dtype
+from ckgrow.names import shown
+
+
+class MemoryReader:
+    """A reader over a mapping of arrays."""
+
+    def __init__(self, tensors: Mapping[str, Any]) -> None:
+        self._arrays = {name: _array(name, tensor) for name, tensor in tensors.items()}
+        specs = {
+            name: TensorSpec(array.dtype.name, array.shape) for name, array in self._arrays.items()
+        }
+        self.header = Header(specs)
+        self.contents = Contents({})
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows of a tensor; a scalar comes with shape (1,)."""
+        array = self._arrays[name]
+        return np.atleast_1d(array)[start:stop]
+
+    def unchanged(self) -> bool:
+        """Nobody else writes to it while ckgrow runs."""
+        return True
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def _array(name: str, tensor: Any) -> np.ndarray:
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    if not hasattr(tensor, "detach"):
+        raise CheckpointError(f"{shown(name)} is a {type(tensor).__name__}, not a tensor")
+    plain = tensor.detach().cpu().contiguous()
+    kind = str(plain.dtype).removeprefix("torch.")
+    try:
+        return plain.numpy()
+    except TypeError:  # bfloat16 and fp8, which numpy reaches through their bits
+        import torch
+
+        bits = {1: torch.uint8, 2: torch.int16}[plain.element_size()]
+        return plain.view(bits).numpy().view(numpy_dtype(kind))

@@ -1,0 +1,151 @@
+"""Net2DeeperNet (Chen, Goodfellow, Shlens: Net2Net, ICLR 2016, section 2.4).
+
+Behind a layer h = act(W x) a new layer act(U h) is inserted with U the identity:
+
+    h' = act(I h) = act(act(W x)) = act(W x) = h
+
+which needs an idempotent activation: act(act(x)) = act(x), as ReLU's. For a convolution U is the
+kernel that is one at its centre and zero elsewhere. A BatchNorm in the new layer must undo itself
+in eval mode; its statistics are free there, so they are chosen such that
+
+    gamma / sqrt(var + eps) = 1,   beta = 0,   mean = 0
+
+holds as nearly as the stored format allows (``identity_statistics``). In train mode, where batch
+statistics take over, such a BatchNorm normalises and the function changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from ckgrow.draft import Draft
+from ckgrow.errors import SpecError
+from ckgrow.graph import Node
+from ckgrow.header import TensorSpec, numpy_dtype
+from ckgrow.methods.method import Draw, Insertion, LayerMethod, Preserves
+from ckgrow.ops.batch_normalization import EPSILON
+from ckgrow.places import Place
+from ckgrow.recipes import Filled, Recipe, UnitKernel
+from ckgrow.renaming import is_inside
+from ckgrow.spec import DeepenStep
+
+NEGLIGIBLE = 1e-12
+
+
+class Net2Deeper(LayerMethod):
+    """An identity layer with the same BatchNorm and activation."""
+
+    name = "net2deeper"
+    rests_on = ("activation",)
+
+    def insert(
+        self, place: Place, names: Mapping[str, str], draft: Draft, draw: Draw, step: DeepenStep
+    ) -> Insertion:
+        """The layer, its BatchNorm and its activation once more."""
+        if not place.idempotent:
+            raise SpecError(
+                f"{step.where}: net2deeper behind {place.layer.name}: {place.activation_name} is "
+                "not idempotent, so applying it twice changes the function; "
+                "deepen a layer whose activation is (ReLU, ReLU6, none)"
+            )
+        recipes = self._layer_tensors(place, names, draft, step)
+        layer = _layer(place, names, recipes)
+        nodes = [layer]
+        preserves: Preserves = "exact"
+        if place.batch_norm is not None:
+            model = place.batch_norm
+            spec = TensorSpec(draft.recipes[model.inputs[1]].spec.dtype, (place.channels,))
+            gamma, variance, defect = identity_statistics(spec.dtype, model.get("epsilon", EPSILON))
+            keys = [_key(key, model, names) for key in model.inputs[1:5]]
+            values = (gamma, 0.0, 0.0, variance)
+            recipes |= {k: Filled(spec, v) for k, v in zip(keys, values, strict=True)}
+            nodes.append(_copied(model, names, (nodes[-1].output, *keys)))
+            preserves = "eval" if defect < NEGLIGIBLE else "approximate"
+        if place.activation:
+            model = place.activation[0]
+            nodes.append(_copied(model, names, (nodes[-1].output, *model.inputs[1:])))
+        warnings: tuple[str, ...] = ()
+        if place.batch_norm is not None:
+            warnings = (
+                f"{layer.name}: its BatchNorm is the identity in eval mode only; in train mode "
+                "batch statistics take over",
+            )
+        return Insertion(tuple(nodes), recipes, preserves, warnings)
+
+    def _layer_tensors(
+        self, place: Place, names: Mapping[str, str], draft: Draft, step: DeepenStep
+    ) -> dict[str, Recipe]:
+        model = place.layer
+        weight = draft.recipes[model.inputs[1]].spec
+        if not weight.is_float:
+            raise SpecError(
+                f"{step.where}: {model.name} is {weight.dtype}; no layer fits behind it"
+            )
+        kernel = weight.shape[2:]
+        if any(size % 2 == 0 for size in kernel):
+            raise SpecError(
+                f"{step.where}: net2deeper behind {model.name}: a kernel of {list(kernel)} has no "
+                "centre; the identity needs odd sizes"
+            )
+        columns = place.channels // model.get("group", 1)
+        recipes: dict[str, Recipe] = {
+            _key(model.inputs[1], model, names): UnitKernel(
+                TensorSpec(weight.dtype, (place.channels, columns, *kernel))
+            )
+        }
+        if model.input(2):
+            spec = TensorSpec(draft.recipes[model.inputs[2]].spec.dtype, (place.channels,))
+            recipes[_key(model.inputs[2], model, names)] = Filled(spec, 0.0)
+        return recipes
+
+
+@cache
+def identity_statistics(dtype: str, epsilon: float) -> tuple[float, float, float]:
+    """(gamma, var, defect) near 1 with gamma / sqrt(var + epsilon) as near 1 as ``dtype`` can.
+
+    ``defect`` is the distance from 1: about 1e-14 in float32, since among thousands of values of
+    gamma one has a var that is stored almost without rounding.
+    """
+    stored = numpy_dtype(dtype)
+    candidates = np.unique(np.linspace(1.0, 1.25, 1 << 17).astype(stored)).astype(np.float64)
+    variances = (candidates**2 - epsilon).astype(stored).astype(np.float64)
+    defects = np.abs(candidates / np.sqrt(variances + epsilon) - 1.0)
+    best = int(np.argmin(defects))
+    return float(candidates[best]), float(variances[best]), float(defects[best])
+
+
+def _layer(place: Place, names: Mapping[str, str], recipes: Mapping[str, Recipe]) -> Node:
+    """The model's node from the place's channels to themselves, stride 1, same size."""
+    model = place.layer
+    keys = tuple(recipes)
+    made = _copied(model, names, (place.value, *keys))
+    if model.op != "Conv":
+        # both layouts of a square identity are the same matrix
+        return replace(
+            made, attributes={k: v for k, v in model.attributes.items() if k == "transB"}
+        )
+    kernel = next(iter(recipes.values())).spec.shape[2:]
+    sides = tuple(size // 2 for size in kernel)
+    ones = (1,) * len(kernel)
+    changed = {"strides": ones, "dilations": ones, "pads": (*sides, *sides)}
+    if "kernel_shape" in model.attributes:
+        changed["kernel_shape"] = tuple(kernel)
+    return made.with_attributes(**changed)
+
+
+def _copied(model: Node, names: Mapping[str, str], inputs: tuple[str, ...]) -> Node:
+    name = names[model.name]
+    return replace(model, name=name, inputs=inputs, outputs=(name,))
+
+
+def _key(key: str, model: Node, names: Mapping[str, str]) -> str:
+    """The new layer's tensor for one of the model's, with the same last part."""
+    last = key[len(model.name) :] if is_inside(key, model.name) else "." + key.rpartition(".")[2]
+    return names[model.name] + last
+
+
+METHODS = (Net2Deeper(),)

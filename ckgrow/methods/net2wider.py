@@ -1,0 +1,152 @@
+r"""Net2WiderNet (Chen, Goodfellow, Shlens: Net2Net, ICLR 2016, section 2.3, equations 3 to 5).
+
+A layer of n units becomes one of q > n. With a random mapping g: {1..q} -> {1..n}, g(j) = j for
+j <= n, unit j of the student copies unit g(j) of the teacher, and whatever reads the units divides
+each weight among the copies:
+
+    U'[k, j] = U[k, g(j)]                              (rows that make the units: copied)
+    W'[j, h] = W[g(j), h] * share(h, j)                (columns that read them: divided)
+    sum of share(h, j) over all j with g(j) = i  =  1
+
+The paper's shares are equal, 1 / |{x: g(x) = g(j)}| (``split: uniform``), which leaves copies
+that receive equal gradients and stay equal unless dropout or noise breaks the tie.
+``unequal`` draws the shares of every output row and unit uniformly from the simplex; ``per-channel``
+draws them once per unit for all rows; ``select`` lets every row read a single copy. Shares sum to
+the weight exactly (``ckgrow.shares``), so without noise the student's function is the teacher's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ckgrow.errors import SpecError
+from ckgrow.graph import Graph
+from ckgrow.groups import Group, Grouping
+from ckgrow.maps import ChannelMap
+from ckgrow.methods.method import Draw, GrownAxis, Preserves, WidenMethod
+from ckgrow.ops import rule
+from ckgrow.random import Stream
+from ckgrow.recipes import Disturbance, Divided, Noised, Recipe, Scaled, Statistic, Taken
+
+if TYPE_CHECKING:
+    from ckgrow.spec import WidenStep
+
+
+class Net2Wider(WidenMethod):
+    """Copies of units whose outgoing weights are divided."""
+
+    name = "net2wider"
+
+    def preserves(self, step: WidenStep) -> Preserves:
+        """Exact, unless gaussian noise disturbs the copies."""
+        return "approximate" if step.noise and step.noise.kind == "gaussian" else "exact"
+
+    def warnings(
+        self, step: WidenStep, graph: Graph, grouping: Grouping, group: Group
+    ) -> list[str]:
+        """Copies that nothing tells apart; SpecError for rescaling where it is not allowed."""
+        readers = grouping.readers(graph, group)
+        if step.rescale is not None:
+            _check_rescale(step, group, graph, readers, grouping)
+        dropout = any(graph.node(name).op == "Dropout" for name in readers)
+        if step.split == "uniform" and step.noise is None and not dropout:
+            return [
+                f"{group.name}: copies with equal shares and no noise stay identical in training; "
+                "use split: unequal, or noise"
+            ]
+        return []
+
+    def channel_map(self, width: int, target: int, stream: Stream, step: WidenStep) -> ChannelMap:
+        """The identity, then copies: ``even`` ones in whole rounds, or ``random`` ones."""
+        extra = target - width
+        if step.copies == "random":
+            copies = stream.integers(width, extra)
+        else:
+            rounds, rest = divmod(extra, width)
+            whole = np.tile(np.arange(width), rounds)
+            copies = np.concatenate([whole, stream.choose(width, rest)])
+        return ChannelMap(width, np.concatenate([np.arange(width), copies]))
+
+    def rows(
+        self, source: Recipe, dim: int, axis: GrownAxis, tensor: str, draw: Draw, step: WidenStep
+    ) -> Recipe:
+        """U'[k, j] = U[k, g(j)], disturbed by gaussian noise on all copies but the first."""
+        copied: Recipe = Taken(source, dim, axis.map.sources)
+        if step.noise and step.noise.kind == "gaussian":
+            deviation = Statistic("deviation", source, tensor)
+            again = axis.map.ranks > 0
+            stream = draw.stream("gaussian", tensor)
+            copied = Noised(copied, dim, again, stream, deviation, step.noise.scale)
+        return _rescaled(copied, dim, axis, step)
+
+    def bias(
+        self, source: Recipe, axis: GrownAxis, tensor: str, draw: Draw, step: WidenStep
+    ) -> Recipe:
+        """Copied, and rescaled with its row."""
+        return _rescaled(self.channel(source, 0, axis), 0, axis, step)
+
+    def columns(
+        self,
+        source: Recipe,
+        dim: int,
+        runs: tuple[GrownAxis, ...],
+        tensor: str,
+        draw: Draw,
+        step: WidenStep,
+    ) -> Recipe:
+        """W'[j, h] = W[g(j), h] * share(h, j)."""
+        noise = None
+        if step.noise and step.noise.kind == "zero-sum":
+            deviation = Statistic("deviation", source, tensor)
+            noise = Disturbance(draw.stream("zero-sum", tensor), deviation, step.noise.scale)
+        return Divided(
+            source,
+            dim,
+            tuple(run.map for run in runs),
+            step.split,
+            tuple(_weights(run, draw) for run in runs) if step.split == "per-channel" else (),
+            draw.stream("shares", tensor),
+            noise,
+            1.0 if step.rescale is None else 1.0 / step.rescale,
+        )
+
+
+def _weights(axis: GrownAxis, draw: Draw) -> np.ndarray:
+    """One exponential draw per unit, the same for every tensor that reads it."""
+    parts = [
+        np.repeat(-np.log(draw.stream("unit", part.label).uniform(0, len(part.map))), part.inner)
+        for part in axis.parts
+    ]
+    return np.concatenate(parts)
+
+
+def _rescaled(source: Recipe, dim: int, axis: GrownAxis, step: WidenStep) -> Recipe:
+    """Rows of copied units times ``rescale``; their columns are multiplied by its inverse."""
+    if step.rescale is None:
+        return source
+    sources = axis.map.sources
+    return Scaled(source, dim, np.where(axis.map.counts[sources] > 1, step.rescale, 1.0))
+
+
+def _check_rescale(
+    step: WidenStep, group: Group, graph: Graph, readers: tuple[str, ...], grouping: Grouping
+) -> None:
+    if step.rescale is None or math.frexp(step.rescale)[0] != 0.5:
+        raise SpecError(
+            f"{step.where}: rescale {step.rescale} would round weights; use a power of two, "
+            "for instance 0.5"
+        )
+    followers = {use.node for use in grouping.coupled.uses if grouping.follows(use, group)}
+    for name in readers:
+        node = graph.node(name)
+        if not rule(node.op).homogeneous or (name in followers and node.op != "PRelu"):
+            raise SpecError(
+                f"{step.where}: rescale needs f(a x) = a f(x) behind {group.name}, but {name} is "
+                f"{node.op}; leave rescale out for this layer"
+            )
+
+
+METHODS = (Net2Wider(),)

@@ -1,0 +1,155 @@
+"""What a student's file says of itself: where it comes from, and how its channels map.
+
+One JSON string, sorted and without timestamps, so that equal inputs give equal bytes. The
+student's own hash stands in it with a fixed length and is filled in after writing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ckgrow.architecture import Assumption
+from ckgrow.draft import Origin
+from ckgrow.errors import CheckpointError
+from ckgrow.graph import Constant, Graph, Node
+from ckgrow.maps import ChannelMap
+
+SCHEMA = "ckgrow.provenance/1"
+UNHASHED = "student-hash-is-filled-in-after-the-file-is-written-this-holds-64"
+assert len(UNHASHED) == 64  # as long as a BLAKE3 hash in hexadecimal
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The identity and history of a student.
+
+    ``graph`` is present where the adapter cannot rebuild it from keys and shapes. ``origins`` has
+    the map of every layer from the teacher's layer it comes from. ``lineage`` holds the teacher's
+    own ancestors, oldest first, each as {teacher, spec, version}.
+    """
+
+    version: str
+    architecture: str
+    options: Mapping[str, Any]
+    assumptions: tuple[Assumption, ...]
+    spec: Mapping[str, Any]
+    teacher: str
+    origins: Mapping[str, Origin]
+    new_tensors: tuple[str, ...]
+    lineage: tuple[Mapping[str, Any], ...]
+    preserves: str
+    graph: Graph | None = None
+    student: str = UNHASHED
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys."""
+        document = {
+            "schema": SCHEMA,
+            "version": self.version,
+            "architecture": self.architecture,
+            "options": dict(self.options),
+            "assumptions": [vars(assumption) for assumption in self.assumptions],
+            "spec": self.spec,
+            "teacher": self.teacher,
+            **_origins_document(self.origins),
+            "new_tensors": list(self.new_tensors),
+            "lineage": list(self.lineage),
+            "preserves": self.preserves,
+            "graph": None if self.graph is None else graph_document(self.graph),
+            "student": self.student,
+        }
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    @staticmethod
+    def from_json(text: str, where: str) -> Provenance:
+        """The provenance in a file's metadata; CheckpointError when it is none."""
+        try:
+            document = json.loads(text)
+            if document.get("schema") != SCHEMA:
+                raise CheckpointError(
+                    f"{where}: its ckgrow entry is {document.get('schema')!r}, "
+                    f"this version reads {SCHEMA}; use the version that wrote it"
+                )
+            return Provenance(
+                version=str(document["version"]),
+                architecture=str(document["architecture"]),
+                options=dict(document["options"]),
+                assumptions=tuple(Assumption(**each) for each in document["assumptions"]),
+                spec=dict(document["spec"]),
+                teacher=str(document["teacher"]),
+                origins=_origins(document["maps"], document["layers"]),
+                new_tensors=tuple(document["new_tensors"]),
+                lineage=tuple(document["lineage"]),
+                preserves=str(document["preserves"]),
+                graph=None if document["graph"] is None else graph_from(document["graph"]),
+                student=str(document["student"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as damage:
+            raise CheckpointError(
+                f"{where}: its ckgrow entry is damaged ({type(damage).__name__}); "
+                "remove the entry 'ckgrow' from the file's metadata to read it as it is"
+            ) from None
+
+    def identity(self) -> tuple[object, ...]:
+        """What makes two runs the same run: everything but the student's hash."""
+        return (replace(self, student=UNHASHED).to_json(),)
+
+    def as_ancestor(self) -> tuple[Mapping[str, Any], ...]:
+        """The lineage of a student grown from this one."""
+        own = {"teacher": self.teacher, "spec": self.spec, "version": self.version}
+        return (*self.lineage, own)
+
+
+def graph_document(graph: Graph) -> dict[str, Any]:
+    """A graph as plain data."""
+    return {
+        "inputs": {name: list(shape) for name, shape in graph.inputs.items()},
+        "outputs": list(graph.outputs),
+        "nodes": [
+            [node.op, node.name, list(node.inputs), list(node.outputs), dict(node.attributes)]
+            for node in graph.nodes
+        ],
+        "constants": {
+            name: [constant.dtype, list(constant.shape), list(constant.values)]
+            for name, constant in graph.constants.items()
+        },
+    }
+
+
+def graph_from(document: Mapping[str, Any]) -> Graph:
+    """The inverse of :func:`graph_document`."""
+    nodes = tuple(
+        Node(op, name, tuple(inputs), tuple(outputs), {k: _tuple(v) for k, v in attributes.items()})
+        for op, name, inputs, outputs, attributes in document["nodes"]
+    )
+    constants = {
+        name: Constant(dtype, tuple(shape), tuple(values))
+        for name, (dtype, shape, values) in document["constants"].items()
+    }
+    inputs = {name: tuple(shape) for name, shape in document["inputs"].items()}
+    return Graph(inputs, tuple(document["outputs"]), nodes, constants).check()
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _origins_document(origins: Mapping[str, Origin]) -> dict[str, Any]:
+    """Maps once each, since a stream's layers share one, and layers as [of, map, certificate]."""
+    number: dict[ChannelMap, int] = {}
+    layers = {
+        name: [origin.of, number.setdefault(origin.map, len(number)), origin.certificate]
+        for name, origin in sorted(origins.items())
+    }
+    return {"maps": [[each.width, each.runs()] for each in number], "layers": layers}
+
+
+def _origins(maps: list[Any], layers: Mapping[str, Any]) -> dict[str, Origin]:
+    known = [ChannelMap.from_runs(int(width), runs) for width, runs in maps]
+    return {
+        name: Origin(str(of), known[number], str(certificate))
+        for name, (of, number, certificate) in layers.items()
+    }

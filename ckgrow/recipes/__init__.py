@@ -1,0 +1,30 @@
+"""How each student tensor is made: small expressions over the teacher's tensors.
+
+A recipe knows its result's dtype and shape before anything is read, can say in words what it does,
+and computes any rows of its result from rows of what it is made of; so a tensor of any size is
+made in tiles. What needs the data itself (a layer's own standard deviation) is a
+:class:`Statistic`, measured when execution starts.
+
+Rows are indexes into the first axis; a scalar has the one row 0 and is computed with shape (1,).
+"""
+
+from ckgrow.recipes.base import Reading, Recipe, Statistic, history
+from ckgrow.recipes.divided import Disturbance, Divided
+from ckgrow.recipes.perturbed import Noised, Scaled
+from ckgrow.recipes.simple import Drawn, Filled, Stored, Taken, UnitKernel
+
+__all__ = [
+    "Disturbance",
+    "Divided",
+    "Drawn",
+    "Filled",
+    "Noised",
+    "Reading",
+    "Recipe",
+    "Scaled",
+    "Statistic",
+    "Stored",
+    "Taken",
+    "UnitKernel",
+    "history",
+]

@@ -1,0 +1,195 @@
+"""Weights divided among copies of the channels they read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ckgrow.header import TensorSpec
+from ckgrow.maps import ChannelMap
+from ckgrow.random import Stream
+from ckgrow.recipes.base import Reading, Recipe, Statistic
+from ckgrow.shares import split_exactly
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """Zero-sum noise on shares: ``scale`` times the measured deviation of the layer."""
+
+    stream: Stream
+    deviation: Statistic
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class Divided(Recipe):
+    """Entries along ``axis`` go to the copies of ``runs``, each copy with a share that sums to one.
+
+    ``runs`` has one map per convolution group (one for everything else): rows of group b follow
+    map b. ``split`` is ``unequal``, ``select``, ``uniform``, or ``per-channel``, which takes
+    positive ``weights`` per student channel and run. ``factor`` multiplies what goes to channels
+    that were copied; a power of two, so that nothing rounds.
+
+    Axis 0 is allowed for layouts that keep inputs first; there is one run then.
+    """
+
+    source: Recipe
+    axis: int
+    runs: tuple[ChannelMap, ...]
+    split: str
+    weights: tuple[np.ndarray, ...]
+    stream: Stream
+    noise: Disturbance | None = None
+    factor: float = 1.0
+    spec: TensorSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = list(self.source.spec.shape)
+        shape[self.axis] = len(self.runs[0])
+        object.__setattr__(self, "spec", TensorSpec(self.source.spec.dtype, tuple(shape)))
+
+    def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """Rows by run, since each run has its own map."""
+        if self.axis == 0:
+            return self._inputs_first(index, reading)
+        whole = self.source.rows(index, reading)
+        made = np.empty((len(index), *self.spec.shape[1:]), whole.dtype)
+        run_of_row = index * len(self.runs) // self.spec.shape[0]
+        for number in np.unique(run_of_row):
+            chosen = np.flatnonzero(run_of_row == number)
+            copies = _Copies(self.runs[number])
+            columns = np.moveaxis(whole[chosen], self.axis, 1)
+            result = np.moveaxis(columns[:, copies.map.sources], 1, self.axis)
+            if copies.count:
+                shares = self._shares(copies, int(number), columns, index[chosen], reading)
+                np.moveaxis(result, self.axis, 1)[:, copies.places] = shares
+            made[chosen] = result
+        return made
+
+    def _inputs_first(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """Rows are the copied channels: all copies of a wanted one are divided together."""
+        copies = _Copies(self.runs[0]).only(self.runs[0].sources[index])
+        result = self.source.rows(self.runs[0].sources[index], reading)
+        if not copies.count:
+            return result
+        outputs = np.arange(self.spec.shape[1])
+        whole = self.source.rows(copies.sources, reading)  # "source out *kernel"
+        every = np.zeros((self.spec.shape[1], self.runs[0].width, *whole.shape[2:]), whole.dtype)
+        every[:, copies.sources] = np.moveaxis(whole, 0, 1)
+        shares = self._shares(copies, 0, every, outputs, reading)  # "out place *kernel"
+        place_of = {int(place): number for number, place in enumerate(copies.places)}
+        for position, row in enumerate(index.tolist()):
+            if row in place_of:
+                result[position] = shares[:, place_of[row]]
+        return result
+
+    def _shares(
+        self,
+        copies: _Copies,
+        run: int,
+        columns: np.ndarray,
+        rows: np.ndarray,
+        reading: Reading,
+    ) -> np.ndarray:
+        """What each copied channel gets, "row place *kernel"; columns are "row source *kernel"."""
+        values = columns[:, copies.sources]
+        kernel = values.shape[2:]
+        values = values.reshape(len(rows), copies.count, -1)  # "row source tap"
+        fractions = self._fractions(copies, run, rows)  # "row source share"
+        noise = None
+        if self.noise is not None:
+            noise = self._noise(self.noise, copies, rows, values.shape[2], reading)
+        shares = split_exactly(values, fractions[:, :, None, :], self.spec.dtype, noise)
+        if self.factor != 1.0:
+            shares = (shares * np.asarray(self.factor, shares.dtype)).astype(shares.dtype)
+        present = np.moveaxis(shares, -1, 2)[:, copies.present]  # "row place tap"
+        return present.reshape(len(rows), len(copies.places), *kernel)
+
+    def _fractions(self, copies: _Copies, run: int, rows: np.ndarray) -> np.ndarray:
+        """Fractions "row source share" that sum to one over shares; absent copies have none."""
+        if self.split == "uniform":
+            drawn = np.ones((1, len(copies.map)))
+        elif self.split == "per-channel":
+            drawn = self.weights[run][None]
+        else:
+            drawn = -np.log(self.stream.uniform_rows(rows, len(copies.map)))
+        table = np.where(copies.present, drawn[:, copies.table], 0.0)
+        if self.split == "select":
+            table = (table == table.max(axis=-1, keepdims=True)).astype(np.float64)
+        return table / table.sum(axis=-1, keepdims=True)
+
+    def _noise(
+        self,
+        noise: Disturbance,
+        copies: _Copies,
+        rows: np.ndarray,
+        taps: int,
+        reading: Reading,
+    ) -> np.ndarray:
+        """Noise "row source tap share" that sums to zero over the copies that are there."""
+        drawn = noise.stream.normal_rows(rows, len(copies.map) * taps)
+        table = drawn.reshape(len(rows), len(copies.map), taps)[:, copies.table]
+        table = np.moveaxis(table, 2, 3) * copies.present[:, None, :]
+        counts = copies.present.sum(axis=-1)[:, None, None]
+        table -= table.sum(axis=-1, keepdims=True) / counts * copies.present[:, None, :]
+        return table * (noise.scale * reading.measure(noise.deviation))
+
+    def describe(self) -> str:
+        """Names the axis, its two sizes and the split."""
+        name = "columns" if self.axis else "rows"
+        before, after = (
+            len(self.runs) * width for width in (self.runs[0].width, len(self.runs[0]))
+        )
+        noise = f", zero-sum noise of {self.noise.scale:g} deviations" if self.noise else ""
+        return f"{name} {before}→{after} divided ({self.split}{noise})"
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """The channels of a map that were copied, as a padded table.
+
+    ``sources`` are the teacher's channels with several copies; ``table`` "source share" holds the
+    student channels that copy them (0 where ``present`` is false); the last share of every row is
+    present, so that it can take what remains. ``places`` are the student channels, in the
+    order of ``present``.
+    """
+
+    map: ChannelMap
+    chosen: np.ndarray | None = None
+
+    def only(self, wanted: np.ndarray) -> _Copies:
+        """The same table for some teacher channels."""
+        return _Copies(self.map, np.unique(wanted))
+
+    @cached_property
+    def sources(self) -> np.ndarray:
+        several = np.flatnonzero(self.map.counts > 1)
+        return several if self.chosen is None else np.intersect1d(several, self.chosen)
+
+    @property
+    def count(self) -> int:
+        return len(self.sources)
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        shares = int(self.map.counts[self.sources].max())
+        number = np.full(self.map.width, -1)
+        number[self.sources] = np.arange(self.count)
+        source = self.map.sources
+        members = np.flatnonzero(number[source] >= 0)
+        rows = number[source[members]]
+        # right-aligned: a channel with fewer copies leaves the first shares empty
+        from_right = self.map.counts[source[members]] - self.map.ranks[members]
+        table = np.full((self.count, shares), -1)
+        table[rows, shares - from_right] = members
+        return table
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        return self.table >= 0
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        return self.table[self.present]

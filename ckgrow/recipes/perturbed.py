@@ -1,0 +1,73 @@
+"""Tensors with noise on some rows, or with rows scaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ckgrow.header import TensorSpec
+from ckgrow.random import Stream
+from ckgrow.recipes.base import Reading, Recipe, Statistic
+
+
+@dataclass(frozen=True, eq=False)
+class Noised(Recipe):
+    """Gaussian noise of ``scale`` times ``deviation`` on the entries ``chosen`` of one axis."""
+
+    source: Recipe
+    axis: int
+    chosen: np.ndarray
+    stream: Stream
+    deviation: Statistic
+    scale: float
+    spec: TensorSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spec", self.source.spec)
+
+    def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """Row r holds draws r * length on of the stream, whoever asks."""
+        clean = self.source.rows(index, reading)
+        length = int(np.prod(clean.shape[1:], dtype=np.int64))
+        noise = self.stream.normal_rows(index, length).reshape(clean.shape)
+        noise *= self.scale * reading.measure(self.deviation)
+        if self.axis == 0:
+            noise[~self.chosen[index]] = 0
+        else:
+            np.moveaxis(noise, self.axis, 0)[~self.chosen] = 0
+        return (clean.astype(np.float64) + noise).astype(clean.dtype)
+
+    def describe(self) -> str:
+        """Names the size of the noise."""
+        return f"gaussian noise of {self.scale:g} x {self.deviation.describe()}"
+
+    def quiet(self) -> Recipe:
+        """Without the noise."""
+        return self.source.quiet()
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled(Recipe):
+    """Entries of one axis multiplied by ``factors``, which are powers of two: nothing rounds."""
+
+    source: Recipe
+    axis: int
+    factors: np.ndarray
+    spec: TensorSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spec", self.source.spec)
+
+    def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """Multiplies in the stored dtype."""
+        values = self.source.rows(index, reading)
+        factors = self.factors[index] if self.axis == 0 else self.factors
+        place = [1] * values.ndim
+        place[self.axis] = len(factors)
+        return (values * factors.reshape(place).astype(values.dtype)).astype(values.dtype)
+
+    def describe(self) -> str:
+        """Names the factors."""
+        rescaled = self.factors[self.factors != 1]
+        return f"{len(rescaled)} rows times {rescaled[0]:g}" if len(rescaled) else ""

@@ -1,0 +1,143 @@
+"""Tensors as they are stored, filled with one value, freshly drawn, or with entries taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ckgrow.header import TensorSpec, numpy_dtype
+from ckgrow.random import Stream, contiguous
+from ckgrow.recipes.base import Reading, Recipe, Statistic
+
+
+@dataclass(frozen=True, eq=False)
+class Stored(Recipe):
+    """A tensor of the teacher's file as it is."""
+
+    spec: TensorSpec
+    name: str
+
+    def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """Reads runs of neighbouring rows at once, and every needed row once."""
+        wanted, inverse = np.unique(index, return_inverse=True)
+        pieces = [
+            reading.read(self.name, first, first + stop - start)
+            for start, stop, first in contiguous(wanted)
+        ]
+        if (
+            len(pieces) == 1
+            and len(wanted) == len(index)
+            and (inverse == np.arange(len(index))).all()
+        ):
+            return pieces[0]
+        return np.concatenate(pieces)[inverse]
+
+    def describe(self) -> str:
+        """Nothing happens to it."""
+        return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Filled(Recipe):
+    """A tensor with one value everywhere, given or measured."""
+
+    spec: TensorSpec
+    value: float | Statistic
+
+    def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """The value in the result's dtype."""
+        value = reading.measure(self.value) if isinstance(self.value, Statistic) else self.value
+        return np.full((len(index), *self.spec.shape[1:]), value, numpy_dtype(self.spec.dtype))
+
+    def describe(self) -> str:
+        """Names the value."""
+        if isinstance(self.value, Statistic):
+            return f"new, {self.value.describe()}"
+        return f"new, {self.value:g}"
+
+    def parts(self) -> tuple[Recipe, ...]:
+        """What is measured."""
+        return (self.value.of,) if isinstance(self.value, Statistic) else ()
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn(Recipe):
+    """Fresh weights: uniform in (-s sqrt 3, s sqrt 3), whose standard deviation is s."""
+
+    spec: TensorSpec
+    stream: Stream
+    deviation: float | Statistic
+
+    def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """Row r holds draws r * length on of the stream, whoever asks."""
+        deviation = self.deviation
+        if isinstance(deviation, Statistic):
+            deviation = reading.measure(deviation)
+        shape = (len(index), *self.spec.shape[1:])
+        u = self.stream.uniform_rows(index, int(np.prod(shape[1:], dtype=np.int64)))
+        weights = (2.0 * u - 1.0) * (np.sqrt(3.0) * deviation)
+        return weights.reshape(shape).astype(numpy_dtype(self.spec.dtype))
+
+    def describe(self) -> str:
+        """Names the deviation and where it comes from."""
+        if isinstance(self.deviation, Statistic):
+            return f"new, random with {self.deviation.describe()}"
+        return f"new, random with deviation {self.deviation:.3g}"
+
+    def parts(self) -> tuple[Recipe, ...]:
+        """What is measured."""
+        return (self.deviation.of,) if isinstance(self.deviation, Statistic) else ()
+
+
+@dataclass(frozen=True, eq=False)
+class Taken(Recipe):
+    """Entries ``index`` of one axis of ``source``, in that order."""
+
+    source: Recipe
+    axis: int
+    index: np.ndarray
+    spec: TensorSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = list(self.source.spec.shape)
+        shape[self.axis] = len(self.index)
+        object.__setattr__(self, "spec", TensorSpec(self.source.spec.dtype, tuple(shape)))
+
+    def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """Rows are looked up before they are read; other axes afterwards."""
+        if self.axis == 0:
+            return self.source.rows(self.index[index], reading)
+        return np.take(self.source.rows(index, reading), self.index, axis=self.axis)
+
+    def describe(self) -> str:
+        """Names the axis and its two sizes."""
+        name = "rows" if self.axis == 0 else f"axis {self.axis}"
+        return f"{name} {self.source.spec.shape[self.axis]}→{len(self.index)} copied"
+
+    def parts(self) -> tuple[Recipe, ...]:
+        """What is copied from."""
+        return (self.source,)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitKernel(Recipe):
+    """A layer that passes its input on: weight "channels channels/runs *kernel".
+
+    Row r has a single one, at its own channel inside its run and at the centre of the kernel,
+    whose sizes are odd.
+    """
+
+    spec: TensorSpec
+
+    def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """One 1 per row."""
+        shape = self.spec.shape
+        weights = np.zeros((len(index), *shape[1:]), numpy_dtype(self.spec.dtype))
+        taps = weights.reshape(len(index), shape[1], -1)  # the middle one is the centre
+        taps[np.arange(len(index)), index % shape[1], taps.shape[2] // 2] = 1
+        return weights
+
+    def describe(self) -> str:
+        """The identity."""
+        return "new, identity"

@@ -1,0 +1,92 @@
+"""Which architecture a header belongs to: every adapter explains what it can, the best one wins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ckgrow.architecture import Architecture, Explanation, Network
+from ckgrow.errors import CheckpointError, SpecError
+from ckgrow.header import Header
+from ckgrow.names import nearest, shown
+from ckgrow.registry import architectures
+
+PREFIXES = ("module.", "_orig_mod.")
+_SHOWN = 6
+
+
+def common_prefix(names: Mapping[str, object]) -> str:
+    """The wrapper prefixes that all keys share (``module.``, ``_orig_mod.``), "" if none."""
+    prefix = ""
+    while names:
+        longer = [
+            prefix + each
+            for each in PREFIXES
+            if all(name.startswith(prefix + each) for name in names)
+        ]
+        if not longer:
+            break
+        prefix = longer[0]
+    return prefix
+
+
+def recognise(header: Header, wanted: str | None, where: str) -> Architecture:
+    """The adapter of a checkpoint, by name where the spec states one.
+
+    Raises CheckpointError naming the keys that fit nothing and the nearest architecture, SpecError
+    for a name that does not exist or when several adapters explain everything.
+    """
+    known = architectures()
+    if wanted is not None:
+        if wanted not in known:
+            near = nearest(wanted, known)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            names = ", ".join(known)
+            raise SpecError(f"there is no architecture {shown(wanted)}, only {names}{hint}")
+        explanation = known[wanted].explain(header)
+        if not explanation.complete:
+            raise CheckpointError(_refusal(where, known[wanted], explanation))
+        return known[wanted]
+    explanations = {name: adapter.explain(header) for name, adapter in known.items()}
+    complete = [name for name, explanation in explanations.items() if explanation.complete]
+    if len(complete) == 1:
+        return known[complete[0]]
+    if complete:
+        raise SpecError(
+            f"{where} fits {' and '.join(complete)}; say which one with "
+            "'teacher: {architecture: ...}' in the spec, or --architecture"
+        )
+    nearest_name = max(explanations, key=lambda name: len(explanations[name].explained))
+    raise CheckpointError(_refusal(where, known[nearest_name], explanations[nearest_name]))
+
+
+def build(adapter: Architecture, header: Header, options: Mapping[str, Any], where: str) -> Network:
+    """The network of a header, after checking that the adapter has these options."""
+    known = [option.name for option in adapter.options]
+    for name in options:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SpecError(
+                f"{where}: {adapter.name} has no option {shown(name)}; "
+                f"it has {', '.join(known)}{hint}"
+            )
+    return adapter.build(header, options)
+
+
+def _refusal(where: str, adapter: Architecture, explanation: Explanation) -> str:
+    if not explanation.explained:
+        keys = _some(explanation.unexplained)
+        return f"{where}: no architecture explains its keys ({keys}); see 'ckgrow adapters'"
+    said = [f"{where} is no network ckgrow knows; the nearest architecture is {adapter.name}"]
+    if explanation.unexplained:
+        said.append(f"keys that fit nothing there: {_some(explanation.unexplained)}")
+    if explanation.missing:
+        said.append(f"keys that are missing: {_some(explanation.missing)}")
+    said.extend(explanation.problems[:_SHOWN])
+    return "; ".join(said)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    said = ", ".join(shown(name) for name in names[:_SHOWN])
+    return f"{said} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else said

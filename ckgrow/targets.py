@@ -1,0 +1,168 @@
+"""Which layers a step means, and how wide each group becomes.
+
+A step's number is about a layer's whole output. The layer's own groups (``Grouping.own_groups``)
+take what is new; groups it inherits from earlier layers keep what those were given. So widening
+every stage of a ResNet with zero-padded shortcuts widens the early stage in the middle and the
+edges around it, and each stage comes out as wide as asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ckgrow.errors import SpecError
+from ckgrow.groups import Group, Grouping, Layer
+from ckgrow.names import Pattern, nearest, shown
+from ckgrow.spec import WidenStep
+
+
+@dataclass(frozen=True)
+class Widths:
+    """New widths of groups by name, the layers that were meant, and those passed over."""
+
+    targets: Mapping[str, int]
+    matched: tuple[str, ...]
+    skipped: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+def match_names(patterns: Iterable[str], names: Iterable[str], where: str, what: str) -> list[str]:
+    """Names that any pattern matches, in their order; SpecError for a pattern without a match."""
+    known = list(names)
+    found: set[str] = set()
+    for text in patterns:
+        pattern = Pattern(text)
+        matches = [name for name in known if pattern.matches(name)]
+        if not matches:
+            near = ", ".join(shown(name) for name in nearest(text, known))
+            hint = f"; the nearest are {near}" if near else ""
+            raise SpecError(f"{where}: {shown(text)} matches no {what}{hint}")
+        found.update(matches)
+    return [name for name in known if name in found]
+
+
+def new_widths(grouping: Grouping, step: WidenStep) -> Widths:
+    """The width of every group that ``step`` is about.
+
+    Raises SpecError for a layer named outright that cannot grow, for widths that are smaller or
+    do not divide among convolution groups, and for two layers that want one group differently.
+    """
+    names = match_names(step.widen, grouping.layers, step.where, "layer")
+    literal = {text for text in step.widen if Pattern(text).is_literal}
+    layers: list[Layer] = []
+    skipped: dict[str, str] = {}
+    for name in names:
+        layer = grouping.layers[name]
+        held = [grouping.groups[own] for own in grouping.own_groups(layer)]
+        reasons = [group.reason for group in held if group.reason is not None]
+        if not reasons:
+            layers.append(layer)
+        elif name in literal:
+            raise SpecError(f"{step.where}: {name} cannot be widened: {reasons[0]}")
+        else:
+            skipped[name] = reasons[0]
+    if not layers:
+        said = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+        raise SpecError(f"{step.where}: nothing that the pattern matches can be widened ({said})")
+    targets = _resolve(grouping, layers, step)
+    same = [name for name, width in targets.items() if width == grouping.groups[name].width]
+    warnings = tuple(f"{name} has {targets[name]} channels already: nothing to do" for name in same)
+    grown = {name: width for name, width in targets.items() if name not in same}
+    return Widths(grown, tuple(layer.name for layer in layers), skipped, warnings)
+
+
+def _resolve(grouping: Grouping, layers: list[Layer], step: WidenStep) -> dict[str, int]:
+    targets: dict[str, int] = {}
+    wanted_by: dict[str, str] = {}
+    for layer in sorted(layers, key=lambda each: len(each.groups)):
+        total = _total(grouping, layer, step)
+        own = [grouping.groups[name] for name in grouping.own_groups(layer)]
+        inherited = sum(
+            targets.get(name, grouping.groups[name].width) * _times(grouping, layer, name)
+            for name in layer.groups
+            if grouping.groups[name] not in own
+        )
+        for group, width in _shared_out(total - inherited, own, layer, grouping, step).items():
+            if targets.setdefault(group.name, width) != width:
+                raise SpecError(
+                    f"{step.where}: {layer.name} and {wanted_by[group.name]} share the channels "
+                    f"of {group.name}, but want {width} and {targets[group.name]} of them; "
+                    "give them one target"
+                )
+            wanted_by.setdefault(group.name, layer.name)
+    return targets
+
+
+def _times(grouping: Grouping, layer: Layer, group: str) -> int:
+    """How often a whole group stands on a layer's output axis (once, except for repeats)."""
+    entries = sum(
+        grouping.coupled.counts[part.atom] * part.inner
+        for part in layer.axis
+        if grouping.group_of_atom[part.atom] == group
+    )
+    return max(1, entries // max(grouping.groups[group].width, 1))
+
+
+def _total(grouping: Grouping, layer: Layer, step: WidenStep) -> int:
+    """The new width of a layer's whole output, in channels."""
+    if step.factor is not None:
+        total = sum(
+            _half_up(grouping.coupled.counts[part.atom], step.factor) * part.inner
+            for part in layer.axis
+        )
+    elif step.to is not None:
+        total = step.to
+    else:
+        assert step.by is not None  # the spec has exactly one of the three
+        total = layer.width + step.by
+    if step.multiple_of:
+        runs = math.lcm(*(grouping.groups[name].runs for name in layer.groups))
+        unit = math.lcm(step.multiple_of, runs)
+        total = -(-total // unit) * unit
+    if total < layer.width:
+        raise SpecError(
+            f"{step.where}: {layer.name} has {layer.width} channels and cannot shrink to {total}; "
+            "ckgrow only grows"
+        )
+    return total
+
+
+def _half_up(count: int, factor: float) -> int:
+    """count * factor rounded half up, without the rounding of a float product."""
+    return math.floor(count * Fraction(repr(factor)) + Fraction(1, 2))
+
+
+def _shared_out(
+    total: int, own: list[Group], layer: Layer, grouping: Grouping, step: WidenStep
+) -> dict[Group, int]:
+    """``total`` channels among a layer's own groups, in proportion to their widths."""
+    widths: dict[Group, int] = {}
+    left, weight = total, sum(group.width * _times(grouping, layer, group.name) for group in own)
+    for group in own:
+        times = _times(grouping, layer, group.name)
+        share = Fraction(left * group.width, max(weight, 1))
+        units = math.floor(share / group.runs + Fraction(1, 2))
+        if group is own[-1]:
+            units, rest = divmod(left, times * group.runs)
+            if rest:
+                raise SpecError(_uneven(layer, total, times * group.runs, step))
+        if units * group.runs < group.width:
+            raise SpecError(
+                f"{step.where}: {layer.name} would leave {units * group.runs} of the "
+                f"{group.width} channels of {group.name}; ckgrow only grows"
+            )
+        widths[group] = units * group.runs
+        left -= widths[group] * times
+        weight -= group.width * times
+    return widths
+
+
+def _uneven(layer: Layer, total: int, unit: int, step: WidenStep) -> str:
+    below = total // unit * unit
+    return (
+        f"{step.where}: {layer.name} grows in {unit} equal parts, and {total} channels do not "
+        f"divide by {unit}; the nearest that do are {below} and {below + unit}"
+    )

@@ -1,0 +1,201 @@
+"""Widens groups: rewrites every tensor that follows a grown axis, whatever the method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from ckgrow.axes import Axis
+from ckgrow.coupling import Coupled, Dim, Use
+from ckgrow.draft import Draft, Origin
+from ckgrow.errors import CheckpointError
+from ckgrow.graph import Constant, Graph, Node
+from ckgrow.groups import LAYER_OPS, Grouping
+from ckgrow.maps import ChannelMap
+from ckgrow.methods.method import Draw, GrownAxis, Part, WidenMethod
+from ckgrow.names import shown
+from ckgrow.ops import Site, rule
+from ckgrow.recipes import Recipe
+from ckgrow.spec import WidenStep
+
+
+def widen(
+    draft: Draft, targets: Mapping[str, int], method: WidenMethod, draw: Draw, step: WidenStep
+) -> Draft:
+    """The draft with every group of ``targets`` grown to its new width.
+
+    Raises CheckpointError for a tensor whose dtype cannot be divided.
+    """
+    grouping = draft.grouping
+    widened = Widened(grouping.coupled, _atom_maps(grouping, targets, method, draw, step))
+    nodes = {node.name: node for node in draft.graph.nodes}
+    recipes = dict(draft.recipes)
+    constants = dict(draft.graph.constants)
+    done: set[str] = set()
+    for use in grouping.coupled.uses:
+        if use.tensor in done or not any(dim and widened.touches(dim.axis) for dim in use.dims):
+            continue
+        done.add(use.tensor)  # a tensor that several nodes read is rewritten once
+        if use.tensor in constants:
+            constants[use.tensor] = _grown_constant(constants[use.tensor], use, widened)
+        else:
+            made = _Rewriting(widened, method, draw, step, nodes[use.node])
+            recipes[use.tensor] = made.rewritten(recipes[use.tensor], use)
+    graph = _resized(replace(draft.graph, constants=constants), widened)
+    origins = dict(draft.origins)
+    for layer in grouping.layers.values():
+        if widened.touches(layer.axis):
+            origin = origins[layer.name]
+            grown = widened.axis(layer.axis).map
+            origins[layer.name] = Origin(origin.of, origin.map.then(grown), origin.certificate)
+    return draft.with_changes(graph=graph, recipes=recipes, origins=origins)
+
+
+@dataclass(frozen=True)
+class Widened:
+    """Axes before and after; what op rules and methods ask."""
+
+    coupled: Coupled
+    maps: Mapping[int, Part]
+
+    def touches(self, axis: Axis) -> bool:
+        """Whether any channel of the axis belongs to a grown group."""
+        return any(segment.atom in self.maps for segment in axis)
+
+    def axis(self, axis: Axis) -> GrownAxis:
+        """The axis with a map for each of its segments."""
+        return GrownAxis(tuple(self._part(segment.atom, segment.inner) for segment in axis))
+
+    def value_axis(self, value: str, dim: int) -> Axis | None:
+        """The axis of a dimension of a value."""
+        axes = self.coupled.values.get(value, ())
+        return axes[dim] if dim < len(axes) else None
+
+    def length(self, axis: Axis) -> int:
+        """The new length of an axis."""
+        return sum(
+            (len(self.maps[part.atom].map) if part.atom in self.maps else self._count(part.atom))
+            * part.inner
+            for part in axis
+        )
+
+    def head(self, axis: Axis, stop: int) -> int:
+        """The new length of the first ``stop`` entries."""
+        return self.length(self._before(axis, stop))
+
+    def runs(self, axis: Axis, count: int) -> tuple[GrownAxis, ...]:
+        """The axis cut into ``count`` equal parts, each with its own maps."""
+        run = self.coupled.length(axis) // count
+        starts = [len(self._before(axis, number * run)) for number in range(count + 1)]
+        return tuple(self.axis(axis[start:stop]) for start, stop in pairwise(starts))
+
+    def _before(self, axis: Axis, stop: int) -> Axis:
+        position = 0
+        for number, segment in enumerate(axis):
+            if position >= stop:
+                return axis[:number]
+            position += self._count(segment.atom) * segment.inner
+        return axis
+
+    def _count(self, atom: int) -> int:
+        return self.coupled.counts[atom]
+
+    def _part(self, atom: int, inner: int) -> Part:
+        part = self.maps.get(atom)
+        if part is None:
+            return Part("", inner, ChannelMap.identity(self._count(atom)))
+        return Part(part.label, inner, part.map)
+
+
+def _atom_maps(
+    grouping: Grouping,
+    targets: Mapping[str, int],
+    method: WidenMethod,
+    draw: Draw,
+    step: WidenStep,
+) -> dict[int, Part]:
+    maps: dict[int, Part] = {}
+    for name, target in targets.items():
+        group = grouping.groups[name]
+        for run, atom in enumerate(group.atoms):
+            label = f"{name}/{run}"
+            width = grouping.coupled.counts[atom]
+            stream = draw.stream("map", label)
+            grown = method.channel_map(width, target // group.runs, stream, step)
+            maps[atom] = Part(label, 1, grown)
+    return maps
+
+
+@dataclass(frozen=True)
+class _Rewriting:
+    widened: Widened
+    method: WidenMethod
+    draw: Draw
+    step: WidenStep
+    node: Node
+
+    def rewritten(self, recipe: Recipe, use: Use) -> Recipe:
+        """Rows and per-channel entries first, then columns: a share is drawn per student row."""
+        for wanted in (("rows", "channel"), ("columns",)):
+            for dim, follows in enumerate(use.dims):
+                if follows and follows.role in wanted and self.widened.touches(follows.axis):
+                    recipe = self._along(recipe, dim, follows, use.tensor)
+        return recipe
+
+    def _along(self, recipe: Recipe, dim: int, follows: Dim, tensor: str) -> Recipe:
+        method, widened = self.method, self.widened
+        if follows.role == "channel":
+            axis = widened.axis(follows.axis)
+            if self._is_bias(tensor):
+                return method.bias(recipe, axis, tensor, self.draw, self.step)
+            return method.channel(recipe, dim, axis)
+        if not recipe.spec.is_float:
+            raise CheckpointError(
+                f"{shown(tensor)} is {recipe.spec.dtype}: its weights cannot be divided; "
+                "leave its layers out of the spec, or convert it to a floating-point dtype"
+            )
+        if follows.role == "rows":
+            axis = widened.axis(follows.axis)
+            return method.rows(recipe, dim, axis, tensor, self.draw, self.step)
+        runs = widened.runs(follows.axis, follows.blocks)
+        return method.columns(recipe, dim, runs, tensor, self.draw, self.step)
+
+    def _is_bias(self, tensor: str) -> bool:
+        return self.node.op in LAYER_OPS and tensor == self.node.input(2)
+
+
+def _grown_constant(constant: Constant, use: Use, widened: Widened) -> Constant:
+    """A constant follows like a per-channel tensor; other roles are fixed by the coupling."""
+    array = constant.array()
+    for dim, follows in enumerate(use.dims):
+        if follows is not None and widened.touches(follows.axis):
+            array = np.take(array, widened.axis(follows.axis).map.sources, axis=dim)
+    return Constant.of(array, constant.dtype)
+
+
+def _resized(graph: Graph, widened: Widened) -> Graph:
+    """Attributes and constants that hold sizes, as each op's rule says."""
+    constants = dict(graph.constants)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        site = Site.of(node, widened.coupled.shapes, graph.constants)
+        resized, changed = rule(node.op).resize(site, widened)
+        inputs = list(resized.inputs)
+        for position, constant in changed.items():
+            name = inputs[position] if position < len(inputs) and inputs[position] else ""
+            if name and constants.get(name) == constant:
+                continue
+            inputs += [""] * (position + 1 - len(inputs))
+            inputs[position] = (
+                f"{node.name}/{position}" if not name or _shared(graph, name) else name
+            )
+            constants[inputs[position]] = constant
+        nodes.append(replace(resized, inputs=tuple(inputs)))
+    return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _shared(graph: Graph, constant: str) -> bool:
+    return sum(constant in node.inputs for node in graph.nodes) > 1
