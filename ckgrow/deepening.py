@@ -33,34 +33,54 @@ from ckgrow.spec import DeepenStep
 class Deepened:
     """The draft after an insertion, what it preserves, and what the user should know.
 
-    ``added`` are the new layers or blocks.
+    ``added`` are the new layers or blocks; ``shifts`` made room for them, in this order.
     """
 
     draft: Draft
     preserves: Preserves
+    defect: float
     warnings: tuple[str, ...]
     added: tuple[str, ...]
+    shifts: tuple[Shift, ...]
+
+    def moved(self, name: str) -> str:
+        """What a layer of the draft before is called now."""
+        for shift in self.shifts:
+            name = shift(name)
+        return name
 
 
 def deepen_layer(
     draft: Draft, layer: str, method: LayerMethod, draw: Draw, step: DeepenStep
 ) -> Deepened:
-    """One more layer behind ``layer``, with a BatchNorm and an activation like its own."""
-    place = place_behind(draft, layer, step.where)
-    names, shifted = _make_room(draft, place)
-    place = place_behind(shifted, layer, step.where)
-    inserted = method.insert(place, names, shifted, draw, step)
-    spare = _spare_tensors(shifted, place, names)
-    graph = _spliced(shifted.graph, place.value, inserted.nodes)
-    origin = shifted.origins[layer]
-    origins = {
-        **shifted.origins,
-        names[layer]: Origin(origin.of, origin.map, origin.certificate or "identity"),
-    }
-    grown = shifted.with_changes(
-        graph=graph, recipes={**shifted.recipes, **inserted.recipes, **spare}, origins=origins
-    )
-    return Deepened(grown, inserted.preserves, inserted.warnings, (names[layer],))
+    """``step.layers`` more layers behind ``layer``, with BatchNorm and activation like its own."""
+    added: list[str] = []
+    shifts: list[Shift] = []
+    warnings: list[str] = []
+    preserves: Preserves = "exact"
+    defect = 0.0
+    for _ in range(step.layers or 1):
+        place = place_behind(draft, added[-1] if added else layer, step.where)
+        names, made_room = _names_behind(draft, place)
+        for shift in made_room:
+            draft = renamed(draft, shift)
+        place = place_behind(draft, place.layer.name, step.where)
+        inserted = method.insert(place, names, draft, draw, step)
+        recipes = {**draft.recipes, **inserted.recipes, **_spare_tensors(draft, place, names)}
+        origin = draft.origins[place.layer.name]
+        new = names[place.layer.name]
+        same = Origin(origin.of, origin.map, origin.certificate or "identity")
+        draft = draft.with_changes(
+            graph=_spliced(draft.graph, place.value, inserted.nodes),
+            recipes=recipes,
+            origins={**draft.origins, new: same},
+        )
+        added.append(new)
+        shifts.extend(made_room)
+        warnings.extend(inserted.warnings)
+        preserves = inserted.preserves
+        defect += inserted.defect
+    return Deepened(draft, preserves, defect, tuple(warnings), tuple(added), tuple(shifts))
 
 
 def deepen_stage(
@@ -76,6 +96,7 @@ def deepen_stage(
     paths = list(stage.blocks)
     old = list(paths)
     added: list[str] = []
+    shifts: list[Shift] = []
     warnings: list[str] = []
     preserves: Preserves = "exact"
     for behind in range(after - 1, after - 1 + (step.blocks or 1)):
@@ -101,8 +122,9 @@ def deepen_stage(
         )
         paths.insert(behind + 1, new)
         added.append(new)
+        shifts.append(shift)
         warnings.extend(told)
-    return Deepened(draft, preserves, tuple(warnings), tuple(added))
+    return Deepened(draft, preserves, 0.0, tuple(warnings), tuple(added), tuple(shifts))
 
 
 def _fresh(width: int) -> Origin:
@@ -110,18 +132,16 @@ def _fresh(width: int) -> Origin:
     return Origin("", ChannelMap(0, -2 - np.arange(width)), "zero")
 
 
-def _make_room(draft: Draft, place: Place) -> tuple[dict[str, str], Draft]:
-    """Names of the new nodes by those they are modelled on, and the draft with later ones moved."""
+def _names_behind(draft: Draft, place: Place) -> tuple[dict[str, str], tuple[Shift, ...]]:
+    """Names of the new nodes by those they are modelled on, and the shifts that free them."""
     followers = [node for node in (place.batch_norm, *place.activation) if node is not None]
     models = [node.name for node in (place.layer, *followers) if "/" not in node.name]
     taken = {*draft.recipes, *(node.name for node in draft.graph.nodes)}
     names, shifts = new_paths(models, taken)
-    for shift in shifts:
-        draft = renamed(draft, shift)
     for node in followers:
         if node.name not in names:
             names[node.name] = functional_name(node, names)
-    return names, draft
+    return names, shifts
 
 
 def _spare_tensors(draft: Draft, place: Place, names: Mapping[str, str]) -> dict[str, Recipe]:

@@ -13,10 +13,9 @@ import numpy as np
 from ckgrow.architecture import Architecture, Network
 from ckgrow.checkpoint import PROVENANCE_KEY, Reader
 from ckgrow.errors import CkgrowError, SpecError
-from ckgrow.files import open_checkpoint
+from ckgrow.files import open_checkpoint, shown_path
 from ckgrow.header import Header
 from ckgrow.memory import MemoryReader
-from ckgrow.names import shown
 from ckgrow.provenance import Provenance
 from ckgrow.recognition import build, common_prefix, recognise
 from ckgrow.registry import architectures
@@ -29,11 +28,12 @@ Tensors = Mapping[str, Any]
 class Loaded:
     """An open checkpoint with its network.
 
-    ``header`` has names without the wrapper ``prefix`` that all keys of the file share;
+    ``path`` is None for tensors in memory. ``header`` has names without the wrapper ``prefix`` that all keys of the file share;
     ``provenance`` is that of a student of an earlier run.
     """
 
     label: str
+    path: Path | None
     reader: Reader
     prefix: str
     header: Header
@@ -76,18 +76,21 @@ def load(source: str | Path | Tensors, wish: Wish) -> Loaded:
 
     Raises FileError, CheckpointError or SpecError; the file is closed again then.
     """
+    path: Path | None
+    reader: Reader
     if isinstance(source, Mapping):
-        label, reader = "the given tensors", MemoryReader(source)
+        label, path, reader = "the given tensors", None, MemoryReader(source)
     else:
-        label, reader = shown(str(source)), open_checkpoint(source, wish.weights)
+        path = Path(source)
+        label, reader = shown_path(path), open_checkpoint(path, wish.weights)
     try:
-        return _recognised(label, reader, wish)
+        return _recognised(label, path, reader, wish)
     except BaseException:
         reader.close()
         raise
 
 
-def _recognised(label: str, reader: Reader, wish: Wish) -> Loaded:
+def _recognised(label: str, path: Path | None, reader: Reader, wish: Wish) -> Loaded:
     prefix = common_prefix(reader.header)
     header = Header({name[len(prefix) :]: spec for name, spec in reader.header.items()})
     text = reader.contents.metadata.get(PROVENANCE_KEY)
@@ -96,11 +99,11 @@ def _recognised(label: str, reader: Reader, wish: Wish) -> Loaded:
         restored = _restored(header, provenance, wish, label)
         if restored is not None:
             adapter, network = restored
-            return Loaded(label, reader, prefix, header, adapter, network, provenance)
+            return Loaded(label, path, reader, prefix, header, adapter, network, provenance)
     adapter = recognise(header, wish.architecture, label)
     network = build(adapter, header, wish.options, label)
     infer_shapes(network.graph, header)
-    return Loaded(label, reader, prefix, header, adapter, network, provenance)
+    return Loaded(label, path, reader, prefix, header, adapter, network, provenance)
 
 
 def _restored(

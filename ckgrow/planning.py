@@ -26,7 +26,11 @@ WIDENING_RESTS_ON = ("order", "wiring")
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step does. ``widths`` are (before, after) by group; ``added`` new layers, blocks."""
+    """What one step does.
+
+    ``widths`` are (before, after) by group, ``added`` new layers and blocks, ``defect`` what
+    inserted layers change for want of representable values, relative to what passes through them.
+    """
 
     where: str
     summary: str
@@ -36,6 +40,7 @@ class StepReport:
     skipped: Mapping[str, str] = field(default_factory=dict)
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     added: tuple[str, ...] = ()
+    defect: float = 0.0
     warnings: tuple[str, ...] = ()
 
 
@@ -52,6 +57,11 @@ class Plan:
     def preserves(self) -> Preserves:
         """The weakest promise of all steps."""
         return max((step.preserves for step in self.steps), key=STRENGTH.index)
+
+    @property
+    def defect(self) -> float:
+        """What is recorded of rounding in inserted layers, summed over steps."""
+        return sum(step.defect for step in self.steps)
 
     @property
     def graph(self) -> Graph:
@@ -145,24 +155,28 @@ def _deepen(
     layers = draft.grouping.layers
     wanted = _meant(step, stages, tuple(layers))
     names = match_names(step.deepen, wanted, step.where, "layer or stage")
+    method_name = step.method or ("zero-init" if names[0] in stages else "net2deeper")
+    waiting = list(names)
     added: list[str] = []
     warnings: list[str] = []
     preserves: list[Preserves] = []
-    method_name = step.method or ("zero-init" if names[0] in stages else "net2deeper")
-    for name in reversed(names):  # from the back, so that names in front stay as they are
-        for _ in range(1 if name in stages else step.layers or 1):
-            if name in stages:
-                block = block_method(method_name, step.where)
-                _refuse_defaults(block.rests_on, teacher, block.name, step.where)
-                done = deepen_stage(draft, stages[name], block, draw, step)
-            else:
-                layer = layer_method(method_name, step.where)
-                _refuse_defaults(layer.rests_on, teacher, layer.name, step.where)
-                done = deepen_layer(draft, name, layer, draw, step)
-            draft = done.draft
-            added.extend(done.added)
-            preserves.append(done.preserves)
-            warnings.extend(done.warnings)
+    defect = 0.0
+    while waiting:
+        name = waiting.pop(0)
+        if name in stages:
+            block = block_method(method_name, step.where)
+            _refuse_defaults(block.rests_on, teacher, block.name, step.where)
+            done = deepen_stage(draft, stages[name], block, draw, step)
+        else:
+            layer = layer_method(method_name, step.where)
+            _refuse_defaults(layer.rests_on, teacher, layer.name, step.where)
+            done = deepen_layer(draft, name, layer, draw, step)
+        draft = done.draft
+        waiting = [done.moved(each) for each in waiting]
+        added = [*map(done.moved, added), *done.added]
+        preserves.append(done.preserves)
+        defect += done.defect
+        warnings.extend(done.warnings)
     report = StepReport(
         step.where,
         f"deepen {', '.join(step.deepen)} by {method_name}",
@@ -170,6 +184,7 @@ def _deepen(
         max(preserves, key=STRENGTH.index),
         tuple(names),
         added=tuple(added),
+        defect=defect,
         warnings=tuple(warnings),
     )
     return draft, report

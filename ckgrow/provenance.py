@@ -41,6 +41,7 @@ class Provenance:
     new_tensors: tuple[str, ...]
     lineage: tuple[Mapping[str, Any], ...]
     preserves: str
+    defect: float
     graph: Graph | None = None
     student: str = UNHASHED
 
@@ -58,6 +59,7 @@ class Provenance:
             "new_tensors": list(self.new_tensors),
             "lineage": list(self.lineage),
             "preserves": self.preserves,
+            "defect": self.defect,
             "graph": None if self.graph is None else graph_document(self.graph),
             "student": self.student,
         }
@@ -84,6 +86,7 @@ class Provenance:
                 new_tensors=tuple(document["new_tensors"]),
                 lineage=tuple(document["lineage"]),
                 preserves=str(document["preserves"]),
+                defect=float(document["defect"]),
                 graph=None if document["graph"] is None else graph_from(document["graph"]),
                 student=str(document["student"]),
             )
@@ -93,9 +96,9 @@ class Provenance:
                 "remove the entry 'ckgrow' from the file's metadata to read it as it is"
             ) from None
 
-    def identity(self) -> tuple[object, ...]:
+    def identity(self) -> str:
         """What makes two runs the same run: everything but the student's hash."""
-        return (replace(self, student=UNHASHED).to_json(),)
+        return replace(self, student=UNHASHED).to_json()
 
     def as_ancestor(self) -> tuple[Mapping[str, Any], ...]:
         """The lineage of a student grown from this one."""

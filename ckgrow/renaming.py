@@ -7,11 +7,14 @@ Paths are compared component by component, never by substring.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckgrow.draft import Draft
 from ckgrow.graph import Constant, Node
+
+_GROWN = re.compile(r"_grown\d+$")
 
 Rename = Callable[[str], str]
 
@@ -97,6 +100,7 @@ def renamed(draft: Draft, rename: Rename) -> Draft:
 def free_name(path: str, taken: Iterable[str]) -> str:
     """``path_grown1``, or with the first number that nothing in ``taken`` uses."""
     names = tuple(taken)
+    path = _GROWN.sub("", path)
     number = 1
     while any(is_inside(name, f"{path}_grown{number}") for name in names):
         number += 1

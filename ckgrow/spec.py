@@ -25,11 +25,9 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from ckgrow import spec_values, yamlfile
 from ckgrow.errors import SpecError
-from ckgrow.names import Pattern
 from ckgrow.spec_errors import explained
 from ckgrow.yamlfile import Document
 
@@ -57,7 +55,7 @@ class Section(BaseModel):
         if isinstance(given, dict):
             for key in cls.model_fields:
                 if key in given and given[key] is None:
-                    raise PydanticCustomError("empty", "has no value", {"key": key})
+                    raise spec_values.empty((key,))
         return given
 
 
@@ -82,19 +80,13 @@ class Step(Section):
         """How an error about this step begins: ``spec.yaml:7``, or ``step 2`` without a file."""
         return self._where
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The patterns of the layers or stages to grow, as the spec spells them."""
-        raise NotImplementedError
-
-    @property
-    def patterns(self) -> tuple[Pattern, ...]:
-        """The same, ready to match."""
-        return tuple(map(Pattern, self.names))
-
 
 class WidenStep(Step):
     """More channels in the outputs of layers."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": [size]} for size in ("factor", "to", "by")]}
+    )
 
     widen: Patterns = Field(description="layers, as names or globs")
     factor: Ratio | None = Field(default=None, description="times the present width")
@@ -117,11 +109,6 @@ class WidenStep(Step):
         default=None, description="times a widened unit's inputs, divided out of its outputs"
     )
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The patterns of the layers to widen."""
-        return self.widen
-
     @model_validator(mode="after")
     def _one_size(self) -> WidenStep:
         spec_values.exactly_one(factor=self.factor, to=self.to, by=self.by)
@@ -129,7 +116,8 @@ class WidenStep(Step):
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {"noise": "none", **write(self)}
+        document: dict[str, Any] = write(self)
+        return document if self.noise is not None else {**document, "noise": "none"}
 
 
 class DeepenStep(Step):
@@ -139,8 +127,8 @@ class DeepenStep(Step):
     layers: Count | None = Field(default=None, description="layers to add behind each layer")
     blocks: Count | None = Field(default=None, description="blocks to add to each stage")
     at: Literal["end"] = Field(default="end", description="where in a stage: behind its last block")
-    after: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
-        default=None, description="where in a stage: behind the block of this number"
+    after: Count | None = Field(
+        default=None, description="where in a stage: behind which block, counted from 1"
     )
     method: str | None = Field(
         default=None, description="net2deeper for layers and zero-init for stages, if not given"
@@ -148,11 +136,6 @@ class DeepenStep(Step):
     fill: Literal["match-std", "he", "xavier", "zeros", "copy"] = Field(
         default="match-std", description="what fresh weights are drawn from"
     )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The patterns of the layers or stages to deepen."""
-        return self.deepen
 
     @model_validator(mode="after")
     def _one_place(self) -> DeepenStep:

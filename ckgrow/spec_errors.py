@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -61,7 +61,7 @@ def _path(error: ErrorDetails) -> tuple[Key, ...]:
     """The keys that lead to the problem; pydantic's path names the kind of a step as well."""
     location = error["loc"]
     path = location[:2] + location[3:] if location[:1] == (_STEPS,) else location
-    return (*path, error["ctx"]["key"]) if error["type"] == "empty" else path
+    return (*path, *error.get("ctx", {}).get("path", ()))
 
 
 def _sentence(
@@ -78,8 +78,6 @@ def _sentence(
             return f"unknown key {quoted(str(path[-1]))} in {place}; {_guess(str(path[-1]), legal)}"
         case "missing":
             return f"{subject} is missing"
-        case "empty":
-            return f"{subject} has no value; give it one, or remove the key"
         case "refused":
             return f"{subject} {error['msg']}"
         case "union_tag_not_found":
@@ -102,7 +100,8 @@ def _verb_problem(step: object, verbs: Mapping[str, type[BaseModel]]) -> str:
     for key in map(str, step):
         if nearest(key, verbs, 1):
             return f"has no verb but the unknown key {quoted(key)}; {_guess(key, verbs)}"
-    return f"has no verb; add one of {', '.join(verbs)}"
+    keys = ", ".join(quoted(str(key)) for key in step) or "none"
+    return f"has no verb; its keys are {keys}; the verbs are {', '.join(verbs)}"
 
 
 def _guess(word: str, legal: Mapping[str, Any]) -> str:

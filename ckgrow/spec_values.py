@@ -89,11 +89,11 @@ def noise_schema(schema: dict[str, Any]) -> None:
 
 def plain(given: object) -> object:
     """A copy of the options of an adapter, all of it known to be JSON without null."""
-    return _plain(given, 0)
+    return _plain(given, ())
 
 
-def _plain(given: object, depth: int) -> object:
-    if depth > DEPTH:
+def _plain(given: object, path: tuple[str | int, ...]) -> object:
+    if len(path) > DEPTH:
         raise _refused(f"is nested more than {DEPTH} deep")
     match given:
         case bool() | int() | str():
@@ -101,14 +101,20 @@ def _plain(given: object, depth: int) -> object:
         case float() if math.isfinite(given):
             return given
         case list() | tuple():
-            return [_plain(item, depth + 1) for item in given]
+            return [_plain(item, (*path, index)) for index, item in enumerate(given)]
         case dict() if all(isinstance(key, str) for key in given):
-            return {key: _plain(value, depth + 1) for key, value in given.items()}
+            return {key: _plain(value, (*path, key)) for key, value in given.items()}
         case dict():
-            raise _refused("has a key that is not text; quote it")
+            raise _refused("has a key that is not text; quote it", path)
+        case None:
+            raise empty(path)
         case _:
-            kinds = "texts, finite numbers, true, false, lists and mappings"
-            raise _refused(f"may hold {kinds}, but holds {got(given)}")
+            raise _refused(f"must be a value that JSON knows; got {got(given)}", path)
+
+
+def empty(path: tuple[str | int, ...]) -> PydanticCustomError:
+    """The error for a key without a value, at ``path`` from the value that is being checked."""
+    return _refused("has no value; give it one, or remove the key", path)
 
 
 def listed(given: object) -> object:
@@ -166,6 +172,6 @@ def _enumerated(keys: list[str]) -> str:
     return ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def _refused(message: str) -> PydanticCustomError:
+def _refused(message: str, path: tuple[str | int, ...] = ()) -> PydanticCustomError:
     """An error with this message, taken literally: pydantic's own messages are templates."""
-    return PydanticCustomError("refused", "{message}", {"message": message})
+    return PydanticCustomError("refused", "{message}", {"message": message, "path": path})

@@ -9,11 +9,10 @@ before a value is built, and so are files that are too long or too deep.
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -34,6 +33,7 @@ from ruamel.yaml.events import (
 
 from ckgrow.errors import FileError, SpecError
 from ckgrow.names import SHOWN_LENGTH, shown
+from ckgrow.yaml_scalars import scalar
 
 FILE_BYTES = 1_000_000
 """Largest file that is read."""
@@ -44,27 +44,9 @@ DEPTH = 32
 EVENTS = 20_000
 """Most keys, values and brackets in one file."""
 
-NUMBER_LENGTH = 100
-"""Longest number, in characters."""
-
 Key = str | int
 """A step on the way to a value: the key of a mapping, or the position in a list."""
 
-_NULL = {"", "~", "null", "Null", "NULL"}
-_BOOLEAN = {
-    "true": True,
-    "True": True,
-    "TRUE": True,
-    "false": False,
-    "False": False,
-    "FALSE": False,
-}
-_NUMBERS: tuple[tuple[Callable[[str], int | float], re.Pattern[str]], ...] = (
-    (int, re.compile(r"[-+]?[0-9]+")),
-    (lambda text: int(text, 0), re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")),
-    (float, re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")),
-    (lambda _: math.nan, re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")),
-)
 _UNPRINTABLE = re.compile(
     r"[^\t\n\x20-\x7e\xa0-\u2027\u202f-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 )
@@ -79,7 +61,7 @@ class Document:
     """What a YAML file holds, and where.
 
     ``value`` is made of dicts with text keys, lists, text, whole numbers, finite floats, booleans
-    and None. ``name`` is how messages call the file.
+    and None. ``name`` is how messages call the file. ``lines`` is empty if there is no file.
     """
 
     name: str
@@ -94,8 +76,8 @@ class Document:
         return self.lines.get(around, 1)
 
     def where(self, path: Sequence[Key] = ()) -> str:
-        """The place of the value at ``path``, as messages begin: ``spec.yaml:7``."""
-        return f"{shown(self.name)}:{self.line(path)}"
+        """The place of ``path`` as messages begin: ``spec.yaml:7``, or the bare name."""
+        return f"{shown(self.name)}:{self.line(path)}" if self.lines else shown(self.name)
 
 
 def load(path: str | os.PathLike[str]) -> Document:
@@ -204,9 +186,9 @@ class _Reader:
         if event.anchor is not None:
             text = shown(f"&{event.anchor}")
             self.refuse(line, f"{text} is a YAML anchor, which is not supported; remove it")
-        if getattr(event, "tag", None) is not None:
-            text = shown(str(event.tag))
-            self.refuse(line, f"{text} is a YAML tag, which is not supported; remove it")
+        tag = getattr(event, "tag", None)  # the event that ends a collection has none
+        if tag is not None:
+            self.refuse(line, f"{shown(str(tag))} is a YAML tag, which is not supported; remove it")
 
     def _value(self, event: Event, path: tuple[Key, ...]) -> Any:
         self._lines.setdefault(path, event.start_mark.line + 1)
@@ -238,23 +220,12 @@ class _Reader:
 
     def _scalar(self, event: Event) -> Any:
         assert isinstance(event, ScalarEvent)  # aliases, the last kind of node, were refused
-        text: str = event.value
         if event.style is not None:
-            return text
-        if text in _NULL:
-            return None
-        if text in _BOOLEAN:
-            return _BOOLEAN[text]
-        kind = next((kind for kind, form in _NUMBERS if form.fullmatch(text)), None)
-        if kind is None:
-            return text
-        line = event.start_mark.line
-        if len(text) > NUMBER_LENGTH:
-            self.refuse(line, f"{shown(text)} is too long for a number; round it, or quote it")
-        number = kind(text)
-        if not math.isfinite(number):
-            self.refuse(line, f"{shown(text)} is not a finite number; give one, or quote it")
-        return number
+            return event.value
+        try:
+            return scalar(event.value)
+        except ValueError as failure:
+            self.refuse(event.start_mark.line, str(failure))
 
     def _refuse_syntax(self, failure: MarkedYAMLError) -> NoReturn:
         """Raises the error for what the parser could not read, in words of this project."""

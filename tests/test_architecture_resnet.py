@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
@@ -20,6 +22,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from ckgrow.coupling import couple
 from ckgrow.errors import CheckpointError, SpecError
+from ckgrow.graph import Node
 from ckgrow.header import Header
 from ckgrow.registry import architectures
 
@@ -244,9 +247,18 @@ def test_torchvision_headers(name):
 
 def test_stages_of_a_grown_graph():
     graph = RESNET.build(torchvision_header("resnet34"), {}).graph
-    stages = RESNET.stages(graph)
-    assert [stage.name for stage in stages] == ["layer1", "layer2", "layer3", "layer4"]
-    assert stages[2].blocks == tuple(f"layer3.{number}" for number in range(6))
+    grown = [
+        Node("Relu", name, ("input",), (name,))
+        for name in ("layer1.0.conv1_grown1", "layer3.6.conv1", "layer3.6/out", "head/layer9.0/x")
+    ]
+    stages = RESNET.stages(replace(graph, nodes=(*grown, *graph.nodes)))
+    assert [(stage.name, len(stage.blocks)) for stage in stages] == [
+        ("layer1", 3),
+        ("layer2", 4),
+        ("layer3", 7),
+        ("layer4", 3),
+    ]
+    assert stages[2].blocks == tuple(f"layer3.{number}" for number in range(7))
 
 
 def test_nodes_of_a_block_stand_together_under_its_path():

@@ -46,12 +46,12 @@ def library_accepts(content: bytes) -> bool:
     return True
 
 
-def ckgrow_accepts(path: Path) -> bool:
+def refusal_of(path: Path) -> str | None:
     try:
         FORMAT.open(path, None).close()
-    except CheckpointError:
-        return False
-    return True
+    except CheckpointError as failure:
+        return str(failure)
+    return None
 
 
 ONE = entry("U8", [1], 0, 1)
@@ -148,12 +148,8 @@ def test_accepts(content, tmp_path):
     reader = FORMAT.open(path, None)
     reader.close()
     assert library_accepts(content)
-    expected = {
-        name: (info["shape"], info["data"]) for name, info in safetensors.deserialize(content)
-    }
-    assert {name: list(spec.shape) for name, spec in reader.header.items()} == {
-        name: shape for name, (shape, _) in expected.items()
-    }
+    expected = {name: info["shape"] for name, info in safetensors.deserialize(content)}
+    assert {name: list(spec.shape) for name, spec in reader.header.items()} == expected
 
 
 @pytest.mark.parametrize(("content", "words"), REFUSED.values(), ids=REFUSED.keys())
@@ -239,17 +235,12 @@ STRICTER = "twice|object of strings|header starts with|alone|too large|dtype F4"
 @given(content=mutated_files())
 def test_agrees_with_the_library_but_where_it_is_lenient(content, scratch):
     scratch.write_bytes(content)
-    try:
-        reader = FORMAT.open(scratch, None)
-    except CheckpointError as failure:
-        assert str(failure).isprintable()
-        if library_accepts(content):
-            assert re.search(STRICTER, str(failure)), str(failure)
-        return
-    reader.close()
-    assert library_accepts(content)
-    expected = {name: info["shape"] for name, info in safetensors.deserialize(content)}
-    assert {name: list(spec.shape) for name, spec in reader.header.items()} == expected
+    refusal = refusal_of(scratch)
+    if refusal is None:
+        assert library_accepts(content)
+    else:
+        assert refusal.isprintable()
+        assert re.search(STRICTER, refusal) or not library_accepts(content), refusal
 
 
 def test_single_bytes_changed_in_a_real_header(scratch):
@@ -265,7 +256,7 @@ def test_single_bytes_changed_in_a_real_header(scratch):
         changed = bytearray(content)
         changed[rng.randrange(header_end)] = rng.choice(b'0123456789{}[]",:-. eabF\0\xff')
         scratch.write_bytes(changed)
-        if ckgrow_accepts(scratch):
+        if refusal_of(scratch) is None:
             accepted += 1
             assert library_accepts(bytes(changed)), bytes(changed)
     assert accepted > 50

@@ -23,7 +23,8 @@ from ckgrow.header import Header, TensorSpec, numpy_dtype
 from ckgrow.registry import formats
 
 FORMAT = formats()["safetensors"]
-DTYPES = "float32 bfloat16 float64 int8 bool float8_e4m3fn float8_e5m2 float16 int64 uint8".split()
+DTYPES = ["float32", "bfloat16", "float64", "float16", "float8_e4m3fn", "float8_e5m2"]
+DTYPES += ["int64", "int8", "uint8", "bool"]
 
 
 def random_bits(spec: TensorSpec, rng: np.random.Generator) -> np.ndarray:
@@ -68,7 +69,7 @@ def test_the_library_reads_what_was_written(header, metadata, scratch):
     rng = np.random.default_rng(0)
     tensors = {name: random_bits(spec, rng) for name, spec in header.items()}
     written(scratch, tensors, metadata)
-    read = {name: info for name, info in safetensors.deserialize(scratch.read_bytes())}
+    read = dict(safetensors.deserialize(scratch.read_bytes()))
     assert {name: (info["shape"], bytes(info["data"])) for name, info in read.items()} == {
         name: (list(each.shape), each.tobytes()) for name, each in tensors.items()
     }
@@ -162,7 +163,7 @@ def test_placeholder_is_replaced_in_place(tmp_path):
 def test_replacements_that_do_not_fit(tmp_path, placeholder, text):
     path = tmp_path / "a.safetensors"
     writer = FORMAT.create(path, Header({}), {"a": "####", "b": "twice twice"})
-    with pytest.raises(ValueError, match="replaced|escape"):
+    with pytest.raises(ValueError, match=r"replaced|escape"):
         writer.finish({placeholder: text})
     writer.abandon()
 

@@ -97,7 +97,7 @@ def activations(
         if missing:
             raise SpecError(f"option {OPTION!r} says nothing of {shown(missing[0])}; add it")
         chosen = {name: _parse(stated[name]) for name in names}
-        text = ", ".join(f"{name}: {activation}" for name, activation in chosen.items())
+        text = ", ".join(f"{shown(name)}: {activation}" for name, activation in chosen.items())
     else:
         common = _parse(stated)
         chosen = dict.fromkeys(names, common)

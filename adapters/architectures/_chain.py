@@ -7,6 +7,7 @@ their real paths as node names, and inserted layers can shift them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -142,19 +143,18 @@ def _owners(
             first = norm
         else:
             later.append(norm)
-    for by_number in (True, False):
-        for norm in list(later):
-            fitting = [
-                layer
-                for layer in layers
-                if layer.name not in owners
-                and layer.outputs == norm.channels
-                and (not by_number or _numbers(layer.name) == _numbers(norm.name) != ())
-            ]
-            if fitting:
-                owners[fitting[0].name] = norm
-                later.remove(norm)
-                known = "checkpoint" if len(fitting) == 1 and known == "checkpoint" else "default"
+    for label in (_numbered, _sized):
+        alike: dict[object, list[Layer]] = {}
+        for layer in layers:
+            alike.setdefault(label(layer.name, layer.outputs), []).append(layer)
+        for norm in later:
+            fitting = alike.get(label(norm.name, norm.channels), [])
+            free = [layer for layer in fitting if layer.name not in owners]
+            if free:
+                owners[free[0].name] = norm
+                known = known if len(free) == 1 else "default"
+        placed = {norm.name for norm in owners.values()}
+        later = [norm for norm in later if norm.name not in placed]
     return owners, first, known
 
 
@@ -176,9 +176,16 @@ def _on_the_input(norm: Norm, first: Layer) -> bool:
     return index < place and norm.channels == first.inputs
 
 
-def _numbers(name: str) -> tuple[str, ...]:
-    digits = "".join(letter if letter.isdigit() else " " for letter in name)
-    return tuple(digits.split())
+def _numbered(name: str, width: int) -> object:
+    """The same for a layer and a BatchNorm of one width and one number (``bn2`` and ``fc2``).
+
+    Names without numbers are alike only to themselves.
+    """
+    return (*re.findall(r"[0-9]+", name), width) if re.search("[0-9]", name) else name
+
+
+def _sized(_: str, width: int) -> object:
+    return width
 
 
 def _occupied(header: Header) -> Mapping[str, set[int]]:
@@ -193,14 +200,16 @@ def _occupied(header: Header) -> Mapping[str, set[int]]:
 
 
 def _sequentials(layers: Sequence[Layer], occupied: Mapping[str, set[int]]) -> frozenset[str]:
-    """Containers whose activations are modules: indices are missing, or there is one layer only.
+    """Containers whose activations are modules: an index between is free, or it has one layer.
 
-    One with several layers and no index missing is an ``nn.ModuleList`` with functional ones.
+    One with several layers and no index free between them is an ``nn.ModuleList``, and its
+    activations are functional.
     """
     return frozenset(
         container
         for container, shelf in _shelves(layers).items()
-        if len(shelf) == 1 or len(occupied[container]) <= max(occupied[container])
+        if len(shelf) == 1
+        or len(occupied[container]) <= max(occupied[container]) - min(occupied[container])
     )
 
 

@@ -106,7 +106,9 @@ def _placement(options: Options, steps: Sequence[Step], otherwise: Source) -> As
 
 
 def _owners(steps: Sequence[Step]) -> str:
-    return ", ".join(f"{step.layer.name}: {step.norm.name}" for step in steps if step.norm)
+    return ", ".join(
+        f"{shown(step.layer.name)}: {shown(step.norm.name)}" for step in steps if step.norm
+    )
 
 
 def stated_order(options: Options, found: Sequence[Layer]) -> Ordering | None:

@@ -38,8 +38,11 @@ Pools = Mapping[str, Pool]
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything beside keys and shapes. ``average`` is 0 for a plain flatten, else the side of
-    the map that an adaptive average leaves; ``input`` is (channels, height, width)."""
+    """Everything beside keys and shapes.
+
+    ``average`` is 0 for a plain flatten, else the side of the map that an adaptive average leaves;
+    ``input`` is (channels, height, width).
+    """
 
     strides: Mapping[str, Pair]
     paddings: Mapping[str, Pair]
@@ -127,6 +130,7 @@ class _Question:
             found = f"an input of {self.sizes[0]} x {self.sizes[1]} leaves " + (
                 f"{left[0]} x {left[1]} positions" if left else "nothing"
             )
+            found += f" with {described(pools)}" if pools else " without pools"
         return (
             f"{reads}, but {found}; state the option pool (as in pool: {{{first}: max 2}}), "
             "padding, stride, head or input: [channels, height, width]"
@@ -153,6 +157,11 @@ def layout(
     return found, _facts(chain, options, convention, found)
 
 
+def described(pools: Pools) -> str:
+    """Pools as a spec states them."""
+    return ", ".join(f"{shown(name)}: {pool}" for name, pool in pools.items())
+
+
 def _candidates(chain: Chain) -> Iterator[Pools]:
     """Placements of 2 x 2 pools, the likeliest first (see the module's docstring)."""
     open_ones = [step.layer.name for step in chain.convs if _is_open(step, chain)]
@@ -160,7 +169,8 @@ def _candidates(chain: Chain) -> Iterator[Pools]:
     placed = {step.layer.name for step in chain.convs if step.layer.name in seen and step.rest}
     placed.discard(chain.convs[-1].layer.name)
     for count in range(len(open_ones), -1, -1):
-        yield dict.fromkeys(placed | set(open_ones[:count]), HALVING)
+        pooled = placed | set(open_ones[:count])
+        yield {step.layer.name: HALVING for step in chain.convs if step.layer.name in pooled}
 
 
 def _is_open(step: Step, chain: Chain) -> bool:
@@ -204,11 +214,11 @@ def _facts(
     chain: Chain, options: Options, convention: Convention | None, found: Layout
 ) -> tuple[Assumption, ...]:
     otherwise: Source = "architecture" if convention else "default"
-    pools = ", ".join(f"{name}: {pool}" for name, pool in found.pools.items()) or "none"
+    pools = described(found.pools) or "none"
     seen = not found.pools and not any(_is_open(step, chain) for step in chain.convs)
     head = "flatten" if not found.average else f"average {found.average} x {found.average}, flatten"
-    several = chain.linears[0].layer.inputs > chain.convs[-1].layer.outputs
-    read = several and not found.average and not convention
+    # a stated input that leaves just what the first Linear reads rules an average out
+    read = not found.average and options.value("input") is not None
     return (
         Assumption("input", str(list(found.input)), options.source("input", otherwise)),
         Assumption("stride", _each(found.strides), options.source("stride", otherwise)),
@@ -225,4 +235,4 @@ def _each(pairs: Mapping[str, Pair]) -> str:
     }
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
-    return ", ".join(f"{name}: {text}" for name, text in texts.items())
+    return ", ".join(f"{shown(name)}: {text}" for name, text in texts.items())

@@ -1,8 +1,9 @@
 """Inception v3 as torchvision builds it.
 
 Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2015). Each kind of
-block is a table: branches of convolutions by name, ``!`` behind those that halve the map (stride
-2, no padding); the branch that pools stands last.
+block is a table: branches of convolutions by name, the branch that pools left out. ``name!`` is
+one that halves the map (stride 2, no padding), ``name&`` a pair side by side, ``namea`` and
+``nameb``.
 """
 
 from __future__ import annotations
@@ -34,16 +35,21 @@ D = (
     "branch3x3_1 branch3x3_2!",
     "branch7x7x3_1 branch7x7x3_2 branch7x7x3_3 branch7x7x3_4!",
 )
-# `branch3x3_2` stands for `branch3x3_2a` beside `branch3x3_2b`
 E = ("branch1x1", "branch3x3_1 branch3x3_2&", "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3&")
 
-KEEPING = {
-    "5b": A, "5c": A, "5d": A,
-    "6b": C, "6c": C, "6d": C, "6e": C,
-    "7b": E, "7c": E,
-}  # fmt: skip
-HALVING = {"6a": B, "7a": D}
-BLOCKS = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+BLOCKS = {
+    "5b": A,
+    "5c": A,
+    "5d": A,
+    "6a": B,
+    "6b": C,
+    "6c": C,
+    "6d": C,
+    "6e": C,
+    "7a": D,
+    "7b": E,
+    "7c": E,
+}
 HEAD = "AuxLogits"
 
 
@@ -58,12 +64,9 @@ def describe(header: Header, epsilon: float) -> tuple[Layer, ...]:
         *unit("Conv2d_4a_3x3", epsilon, padded=False),
         Pool("maxpool2", "MaxPool", 3, 2),
     ]
-    for block in BLOCKS:
-        path = f"Mixed_{block}"
-        if block in HALVING:
-            layers.append(_halving(path, HALVING[block], epsilon))
-        else:
-            layers.append(_keeping(path, KEEPING[block], epsilon))
+    for block, table in BLOCKS.items():
+        kind = _halving if table in (B, D) else _keeping
+        layers.append(kind(f"Mixed_{block}", table, epsilon))
         if block == "6e" and any(name.startswith(f"{HEAD}.") for name in header):
             layers.append(Aside(_auxiliary(epsilon)))
     return (

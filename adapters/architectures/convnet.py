@@ -16,7 +16,7 @@ VGG and AlexNet in torchvision's naming are recognised by names and kernels, wha
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckgrow.architecture import Assumption, Explanation, Network, Option, Source, Stage
@@ -39,7 +39,7 @@ from ._chain_emission import (
     order_problem,
     stated_order,
 )
-from ._chain_modules import Modules, modules
+from ._chain_modules import Layer, Modules, modules
 from ._chain_order import Ordering, order
 from ._convnet_layout import Layout, layout
 from ._convnet_torchvision import Convention, constructor, convention
@@ -97,7 +97,7 @@ class Convnet:
         inner = [step for step in network.steps[:-1] if step.activated]
         chosen, activation_facts = activations(stated, inner, otherwise)
         tail = Tail(chosen, stated.value(NORM.name) == "before", stated.positive("epsilon"))
-        text = ", ".join(layer.name for layer in ordering.layers)
+        text = ", ".join(shown(layer.name) for layer in ordering.layers)
         return Network(
             _graph(header, network, arranged, tail, known),
             (
@@ -141,14 +141,16 @@ def _order(found: Modules) -> Ordering | str:
         if part is None:
             return order_problem(layers)
         parts.append(part)
-    first, second = parts
-    problem = _joint_problem(first, second)
-    source: Source = "checkpoint" if first.source == second.source == "checkpoint" else "default"
-    return problem or Ordering((*first.layers, *second.layers), source)
+    sources = {part.source for part in parts}
+    source: Source = "checkpoint" if sources == {"checkpoint"} else "default"
+    layers = tuple(layer for part in parts for layer in part.layers)
+    return _flatten_problem(layers) or Ordering(layers, source)
 
 
-def _joint_problem(convs: Ordering, linears: Ordering) -> str:
-    last, first = convs.layers[-1], linears.layers[0]
+def _flatten_problem(layers: Sequence[Layer]) -> str:
+    """Why the first Linear cannot read what the last convolution makes; "" if it can."""
+    last = [layer for layer in layers if layer.is_conv][-1]
+    first = next(layer for layer in layers if not layer.is_conv)
     if first.inputs % last.outputs == 0:
         return ""
     return (
@@ -164,6 +166,9 @@ def _stated(options: Options, found: Modules) -> Ordering | None:
     kinds = [layer.is_conv for layer in ordering.layers]
     if kinds != sorted(kinds, reverse=True) or len(set(kinds)) < 2:
         raise SpecError("option 'order' must list the convolutions, then the Linear layers")
+    problem = _flatten_problem(ordering.layers)
+    if problem:
+        raise SpecError(f"option 'order': {problem}")
     return ordering
 
 

@@ -80,7 +80,7 @@ class Mlp:
         hidden = [step for step in network.steps[:-1] if step.activated]
         chosen, facts = activations(stated, hidden)
         tail = Tail(chosen, stated.value(NORM.name) == "before", stated.positive("epsilon"))
-        text = ", ".join(layer.name for layer in ordering.layers)
+        text = ", ".join(shown(layer.name) for layer in ordering.layers)
         return Network(
             _graph(header, network, tail),
             (

@@ -90,7 +90,7 @@ class Resnet:
                 blocks.setdefault(found[1], set()).add(int(found[2]))
         return tuple(
             Stage(name, tuple(f"{name}.{number}" for number in sorted(numbers)))
-            for name, numbers in blocks.items()
+            for name, numbers in sorted(blocks.items(), key=lambda stage: int(stage[0][5:]))
         )
 
     def stock(self, header: Header) -> str | None:

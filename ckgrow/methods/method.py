@@ -120,12 +120,14 @@ class WidenMethod(ABC):
 class Insertion:
     """What a layer method makes: nodes in order, the first reading the place's value.
 
-    ``recipes`` are the tensors of those nodes.
+    ``recipes`` are the tensors of those nodes; ``defect`` is how far stored values are from
+    preserving the function, relative to the values that pass through.
     """
 
     nodes: tuple[Node, ...]
     recipes: Mapping[str, Recipe]
     preserves: Preserves
+    defect: float = 0.0
     warnings: tuple[str, ...] = ()
 
 

@@ -33,8 +33,6 @@ from ckgrow.recipes import Filled, Recipe, UnitKernel
 from ckgrow.renaming import is_inside
 from ckgrow.spec import DeepenStep
 
-NEGLIGIBLE = 1e-12
-
 
 class Net2Deeper(LayerMethod):
     """An identity layer with the same BatchNorm and activation."""
@@ -56,6 +54,8 @@ class Net2Deeper(LayerMethod):
         layer = _layer(place, names, recipes)
         nodes = [layer]
         preserves: Preserves = "exact"
+        defect = 0.0
+        warnings: tuple[str, ...] = ()
         if place.batch_norm is not None:
             model = place.batch_norm
             spec = TensorSpec(draft.recipes[model.inputs[1]].spec.dtype, (place.channels,))
@@ -64,17 +64,15 @@ class Net2Deeper(LayerMethod):
             values = (gamma, 0.0, 0.0, variance)
             recipes |= {k: Filled(spec, v) for k, v in zip(keys, values, strict=True)}
             nodes.append(_copied(model, names, (nodes[-1].output, *keys)))
-            preserves = "eval" if defect < NEGLIGIBLE else "approximate"
-        if place.activation:
-            model = place.activation[0]
-            nodes.append(_copied(model, names, (nodes[-1].output, *model.inputs[1:])))
-        warnings: tuple[str, ...] = ()
-        if place.batch_norm is not None:
+            preserves = "eval"
             warnings = (
                 f"{layer.name}: its BatchNorm is the identity in eval mode only; in train mode "
                 "batch statistics take over",
             )
-        return Insertion(tuple(nodes), recipes, preserves, warnings)
+        if place.activation:
+            model = place.activation[0]
+            nodes.append(_copied(model, names, (nodes[-1].output, *model.inputs[1:])))
+        return Insertion(tuple(nodes), recipes, preserves, defect, warnings)
 
     def _layer_tensors(
         self, place: Place, names: Mapping[str, str], draft: Draft, step: DeepenStep

@@ -1,0 +1,219 @@
+"""Makes a student's file: plan, part file, verdict, name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from ckgrow.checkpoint import PROVENANCE_KEY, Format
+from ckgrow.describing import amounts
+from ckgrow.documents import ApplyDocument, VerifyDocument
+from ckgrow.errors import CkgrowError, FileError, SpecError
+from ckgrow.execute import content_hash, execute
+from ckgrow.files import shown_path
+from ckgrow.header import Header
+from ckgrow.loading import Loaded, Wish, load
+from ckgrow.planning import Plan
+from ckgrow.provenance import UNHASHED, Provenance
+from ckgrow.publishing import PartFile
+from ckgrow.recipes import Recipe
+from ckgrow.registry import formats
+from ckgrow.spec import canonical
+from ckgrow.verifying import Checks, compare_checkpoints, hash_checkpoint
+from ckgrow.version import VERSION
+
+DEVIATING = ("approximate", "no")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a student is made: how many threads, whether it may replace a file, how it is checked.
+
+    ``checks`` is None when the student is not to be verified.
+    """
+
+    workers: int = os.cpu_count() or 1
+    force: bool = False
+    keep_failed: bool = False
+    checks: Checks | None = Checks(quick=True)
+
+
+class Watching(Protocol):
+    """Whoever wants to see how far a run is."""
+
+    def begin(self, what: str, total: int) -> None:
+        """A part of the work begins; ``total`` in bytes, 0 when it cannot be counted."""
+        ...
+
+    def advance(self, count: int) -> None:
+        """So many bytes more are done."""
+        ...
+
+
+class Unwatched:
+    """Nobody does."""
+
+    def begin(self, what: str, total: int) -> None:
+        """Nothing to show."""
+
+    def advance(self, count: int) -> None:
+        """Nothing to show."""
+
+
+def write_student(plan: Plan, output: Path, run: Run, watching: Watching) -> ApplyDocument:
+    """Writes, verifies and publishes the student of ``plan`` at ``output``.
+
+    Raises FileError where it cannot be written, SpecError for an output whose format cannot be,
+    and whatever reading the teacher raises. Nothing is left behind then.
+    """
+    writing = _output_format(output)
+    teacher = plan.teacher
+    _refuse_teacher(teacher, output)
+    watching.begin("reading the teacher", 0)
+    identity = _provenance(plan, hash_checkpoint(teacher, run.workers))
+    if output.exists() and (known := _written_before(output, identity)):
+        return _document(plan, output, "up to date", known, None)
+    with PartFile(output, force=run.force) as part:
+        student = _Student(plan, identity, writing, run, watching)
+        expected = True
+        if plan.preserves in DEVIATING and run.checks is not None:
+            quiet = {name: recipe.quiet() for name, recipe in plan.draft.recipes.items()}
+            expected = student.verified(part.path, student.written(part.path, quiet)).preserved
+        digest = student.written(part.path, plan.draft.recipes)
+        verdict = student.verified(part.path, digest) if run.checks is not None else None
+        if not teacher.reader.unchanged():
+            raise FileError(
+                f"{teacher.label} changed while it was read; run again when nothing writes to it"
+            )
+        hashes = {"teacher": identity.teacher, "student": digest}
+        if verdict is not None:
+            verdict = replace(
+                verdict,
+                student=shown_path(output),
+                expected=not verdict.preserved and plan.preserves in DEVIATING and expected,
+            )
+            if not (verdict.preserved or verdict.expected):
+                if run.keep_failed:
+                    part.keep_failed()
+                return _document(plan, output, "failed", hashes, verdict)
+        part.publish()
+    return _document(plan, output, "written", hashes, verdict)
+
+
+@dataclass(frozen=True)
+class _Student:
+    """The student being made, with everything that making and checking it needs."""
+
+    plan: Plan
+    identity: Provenance
+    format: Format
+    run: Run
+    watching: Watching
+
+    def written(self, path: Path, recipes: Mapping[str, Recipe]) -> str:
+        """Writes the file at ``path`` and returns its content hash."""
+        prefix, teacher = self.plan.teacher.prefix, self.plan.teacher
+        made = {prefix + name: recipe for name, recipe in recipes.items()}
+        header = Header({name: recipe.spec for name, recipe in made.items()})
+        metadata = {
+            **teacher.reader.contents.metadata,
+            PROVENANCE_KEY: self.identity.to_json(),
+        }
+        total = sum(spec.nbytes for spec in header.values())
+        self.watching.begin("growing", total)
+        writer = self.format.create(path, header, metadata)
+        try:
+            digests = execute(made, teacher.read, writer, self.run.workers, self.watching.advance)
+            digest = content_hash(header, digests)
+            writer.finish({UNHASHED: digest})
+        except BaseException:
+            writer.abandon()
+            raise
+        return digest
+
+    def verified(self, path: Path, digest: str) -> VerifyDocument:
+        """The verdict on what stands at ``path``."""
+        teacher = self.plan.teacher
+        hashes = {"teacher": self.identity.teacher, "student": digest}
+        checks = replace(self.run.checks or Checks(), seed=self.plan.spec.seed)
+        self.watching.begin("verifying", 0)
+        with load(path, Wish()) as student:
+            return compare_checkpoints(teacher, student, checks, hashes=hashes)
+
+
+def _provenance(plan: Plan, teacher_hash: str) -> Provenance:
+    teacher = plan.teacher
+    return Provenance(
+        version=VERSION,
+        architecture=teacher.architecture.name,
+        options=teacher.network.options,
+        assumptions=teacher.network.assumptions,
+        spec=canonical(plan.spec),
+        teacher=teacher_hash,
+        origins=plan.draft.origins,
+        new_tensors=plan.new_tensors,
+        lineage=teacher.provenance.as_ancestor() if teacher.provenance else (),
+        preserves=plan.preserves,
+        defect=plan.defect,
+        graph=None if plan.rebuilt else plan.graph,
+    )
+
+
+def _written_before(output: Path, identity: Provenance) -> dict[str, str] | None:
+    """The hashes of a student at ``output`` that this very run would make again."""
+    try:
+        with load(output, Wish()) as present:
+            known = present.provenance
+            if known is None or known.identity() != identity.to_json():
+                return None
+            digest = hash_checkpoint(present, os.cpu_count() or 1)
+    except CkgrowError:
+        return None
+    if digest != known.student:
+        return None
+    return {"teacher": identity.teacher, "student": digest}
+
+
+def _output_format(output: Path) -> Format:
+    known = formats().values()
+    for each in known:
+        if output.suffix.lower() in each.suffixes and each.writable:
+            return each
+    writable = ", ".join(suffix for each in known if each.writable for suffix in each.suffixes)
+    raise SpecError(
+        f"{shown_path(output)}: the suffix says which format to write, and {output.suffix or 'none'} "
+        f"is not one ckgrow writes; it writes {writable}"
+    )
+
+
+def _refuse_teacher(teacher: Loaded, output: Path) -> None:
+    path = teacher.path
+    if path is not None and output.exists() and os.path.samefile(path, output):
+        raise FileError(f"{shown_path(output)} is the teacher itself; write the student elsewhere")
+
+
+def _document(
+    plan: Plan,
+    output: Path,
+    status: str,
+    hashes: Mapping[str, str],
+    verdict: VerifyDocument | None,
+) -> ApplyDocument:
+    parameters, size, flops = amounts(plan)
+    return ApplyDocument(
+        plan.teacher.label,
+        shown_path(output),
+        status,
+        plan.preserves,
+        plan.stock_loadable,
+        parameters,
+        size,
+        flops,
+        plan.teacher.reader.contents.dropped,
+        tuple(warning for step in plan.steps for warning in step.warnings),
+        hashes,
+        verdict,
+    )

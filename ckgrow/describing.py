@@ -1,0 +1,148 @@
+"""Networks and plans as documents: sizes, costs, tables."""
+
+from __future__ import annotations
+
+from ckgrow.documents import (
+    Amount,
+    GroupRow,
+    InspectDocument,
+    LayerRow,
+    PlanDocument,
+    StepRow,
+    TensorRow,
+)
+from ckgrow.draft import Draft
+from ckgrow.graph import Graph
+from ckgrow.groups import Grouping
+from ckgrow.header import Header
+from ckgrow.loading import Loaded
+from ckgrow.ops import Site, rule
+from ckgrow.planning import Plan
+from ckgrow.recipes import history
+from ckgrow.shapes import Shapes, infer_shapes
+
+_STATISTICS = (3, 4)
+"""BatchNormalization's inputs that are measured, not learned."""
+
+
+def describe_checkpoint(loaded: Loaded) -> InspectDocument:
+    """The ``inspect`` document of an open checkpoint."""
+    network = loaded.network
+    grouping = Draft.of_teacher(network.graph, loaded.header).grouping
+    history_ = loaded.provenance
+    return InspectDocument(
+        loaded.label,
+        loaded.architecture.name,
+        network.options,
+        network.assumptions,
+        layer_rows(grouping),
+        group_rows(grouping),
+        {stage.name: stage.blocks for stage in loaded.architecture.stages(network.graph)},
+        network.passthrough,
+        loaded.reader.contents.dropped,
+        count_parameters(network.graph, loaded.header),
+        count_bytes(loaded.header),
+        count_flops(network.graph, grouping.coupled.shapes),
+        history_.new_tensors if history_ else (),
+        history_.as_ancestor() if history_ else (),
+    )
+
+
+def describe_plan(plan: Plan) -> PlanDocument:
+    """The ``plan`` document."""
+    teacher, network = plan.teacher, plan.teacher.network
+    grouping = Draft.of_teacher(network.graph, teacher.header).grouping
+    return PlanDocument(
+        teacher.label,
+        teacher.architecture.name,
+        network.options,
+        network.assumptions,
+        group_rows(grouping),
+        tuple(StepRow(**vars(step)) for step in plan.steps),
+        plan.preserves,
+        tensor_rows(plan),
+        dict(plan.draft.renames),
+        plan.new_tensors,
+        teacher.reader.contents.dropped,
+        plan.stock_loadable,
+        *amounts(plan),
+    )
+
+
+def amounts(plan: Plan) -> tuple[Amount, Amount, Amount]:
+    """Parameters, bytes and FLOPs of teacher and student."""
+    teacher, graph = plan.teacher, plan.teacher.network.graph
+    shapes = infer_shapes(graph, teacher.header)
+    return (
+        Amount(count_parameters(graph, teacher.header), count_parameters(plan.graph, plan.header)),
+        Amount(count_bytes(teacher.header), count_bytes(plan.header)),
+        Amount(
+            count_flops(graph, shapes),
+            count_flops(plan.graph, infer_shapes(plan.graph, plan.header)),
+        ),
+    )
+
+
+def group_rows(grouping: Grouping) -> tuple[GroupRow, ...]:
+    """The coupling as a table."""
+    return tuple(
+        GroupRow(
+            group.name,
+            group.width,
+            group.runs,
+            group.layers,
+            group.axes,
+            group.growable,
+            group.reason,
+        )
+        for group in grouping.groups.values()
+    )
+
+
+def layer_rows(grouping: Grouping) -> tuple[LayerRow, ...]:
+    """Layers and their groups."""
+    return tuple(
+        LayerRow(layer.name, layer.op, layer.width, layer.groups)
+        for layer in grouping.layers.values()
+    )
+
+
+def tensor_rows(plan: Plan) -> tuple[TensorRow, ...]:
+    """Every student tensor, in the order of the student."""
+    new = set(plan.new_tensors)
+    before = {after: name for name, after in plan.draft.renames.items()}
+    return tuple(
+        TensorRow(
+            name,
+            None if name in new else plan.teacher.header.shape(before.get(name, name)),
+            recipe.spec.shape,
+            history(recipe),
+        )
+        for name, recipe in plan.draft.recipes.items()
+    )
+
+
+def count_parameters(graph: Graph, header: Header) -> int:
+    """Entries of everything that training changes; BatchNorm's running statistics are not."""
+    measured = {
+        node.inputs[index]
+        for node in graph.nodes
+        if node.op == "BatchNormalization"
+        for index in _STATISTICS
+    }
+    return sum(header[name].size for name in graph.parameters() if name not in measured)
+
+
+def count_bytes(header: Header) -> int:
+    """Bytes of all tensors."""
+    return sum(spec.nbytes for spec in header.values())
+
+
+def count_flops(graph: Graph, shapes: Shapes) -> int:
+    """Floating point operations for one sample at the graph's input size."""
+    return sum(
+        rule(node.op).flops(
+            Site.of(node, shapes, graph.constants), [shapes[name] for name in node.outputs]
+        )
+        for node in graph.nodes
+    )

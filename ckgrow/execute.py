@@ -1,0 +1,146 @@
+"""Makes every student tensor from the teacher's, as a stream: tile by tile, several at once.
+
+A worker makes one tensor at a time, in tiles of rows, and hashes what it writes. Random draws are
+addressed by row, so the bytes do not depend on the number of workers or the size of tiles.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+
+import numpy as np
+from blake3 import blake3
+
+from ckgrow.checkpoint import Writer
+from ckgrow.header import Header, TensorSpec
+from ckgrow.recipes import Reading, Recipe, Statistic
+
+TILE_BYTES = 1 << 21
+"""Size of a tile of the result; a worker holds a few times this."""
+
+Read = Callable[[str, int, int], np.ndarray]
+Advance = Callable[[int], None]
+
+
+class CancelledError(Exception):
+    """Raised in workers once the run is being given up."""
+
+
+class Measuring(Reading):
+    """Reads the teacher, and measures each statistic once."""
+
+    def __init__(self, read: Read, stop: threading.Event) -> None:
+        self._read = read
+        self._stop = stop
+        self._lock = threading.RLock()
+        self._measured: dict[int, float] = {}
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows of a teacher tensor; CancelledError when the run is being given up."""
+        if self._stop.is_set():
+            raise CancelledError
+        return self._read(name, start, stop)
+
+    def measure(self, statistic: Statistic) -> float:
+        """In one fixed order of tiles, so that the sum is the same in every run."""
+        with self._lock:
+            if id(statistic) not in self._measured:
+                self._measured[id(statistic)] = self._over_all(statistic)
+            return self._measured[id(statistic)]
+
+    def _over_all(self, statistic: Statistic) -> float:
+        count, total, squares = 0, 0.0, 0.0
+        for index in tiles(statistic.of.spec):
+            values = statistic.of.rows(index, self).astype(np.float64)
+            count += values.size
+            total += float(values.sum())
+            squares += float(np.square(values).sum())
+        mean = total / max(count, 1)
+        if statistic.kind == "mean":
+            return mean
+        deviation = float(np.sqrt(max(squares / max(count, 1) - mean**2, 0.0)))
+        return deviation or statistic.otherwise
+
+
+def tiles(spec: TensorSpec) -> Iterator[np.ndarray]:
+    """Row numbers of successive tiles of a tensor; a scalar has the one row 0."""
+    rows = spec.shape[0] if spec.shape else 1
+    if not spec.size:
+        return
+    step = max(1, TILE_BYTES // max(spec.nbytes // rows, 1))
+    for start in range(0, rows, step):
+        yield np.arange(start, min(start + step, rows))
+
+
+def execute(
+    recipes: Mapping[str, Recipe],
+    read: Read,
+    writer: Writer,
+    workers: int,
+    advance: Advance = lambda _: None,
+) -> dict[str, str]:
+    """Writes every tensor of ``recipes`` and returns BLAKE3 hashes of their bytes by name.
+
+    ``advance`` is told the bytes written so far by each tile. The first failure stops the others
+    and is raised; so is an interrupt, after the workers have stopped.
+    """
+    stop = threading.Event()
+    reading = Measuring(read, stop)
+
+    def make(name: str) -> str:
+        digest = blake3()
+        recipe = recipes[name]
+        for index in tiles(recipe.spec):
+            rows = np.ascontiguousarray(recipe.rows(index, reading))
+            writer.write(name, int(index[0]), rows)
+            digest.update(rows.view(np.uint8).reshape(-1))
+            advance(rows.nbytes)
+        return str(digest.hexdigest())
+
+    largest_first = sorted(recipes, key=lambda name: (-recipes[name].spec.nbytes, name))
+    return _in_parallel(make, largest_first, workers, stop)
+
+
+def hash_tensors(header: Header, read: Read, workers: int) -> dict[str, str]:
+    """BLAKE3 hashes of the bytes of every tensor, by name."""
+    stop = threading.Event()
+
+    def digest_of(name: str) -> str:
+        digest = blake3()
+        for index in tiles(header[name]):
+            if stop.is_set():
+                raise CancelledError
+            rows = np.ascontiguousarray(read(name, int(index[0]), int(index[-1]) + 1))
+            digest.update(rows.view(np.uint8).reshape(-1))
+        return str(digest.hexdigest())
+
+    return _in_parallel(digest_of, sorted(header), workers, stop)
+
+
+def content_hash(header: Header, digests: Mapping[str, str]) -> str:
+    """One hash over sorted (name, dtype, shape, hash of the tensor); formats do not matter."""
+    total = blake3()
+    for name in sorted(header):
+        spec = header[name]
+        total.update(repr((name, spec.dtype, spec.shape, digests[name])).encode())
+    return str(total.hexdigest())
+
+
+def _in_parallel(
+    work: Callable[[str], str], names: Iterable[str], workers: int, stop: threading.Event
+) -> dict[str, str]:
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="ckgrow") as pool:
+        futures: dict[str, Future[str]] = {name: pool.submit(work, name) for name in names}
+        try:
+            finished, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            failures = (future.exception() for future in finished)
+            failure = next((each for each in failures if each is not None), None)
+            if failure is not None:
+                raise failure
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+        return {name: future.result() for name, future in futures.items()}

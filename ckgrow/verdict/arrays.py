@@ -1,0 +1,134 @@
+"""Arrays that a user hands over in a file: graph inputs, or what another framework made of them."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ckgrow.errors import CheckpointError, FileError
+from ckgrow.graph import Shape
+from ckgrow.header import FLOAT_DTYPES
+from ckgrow.names import shown
+from ckgrow.registry import formats
+
+LARGEST = 4 * 2**30
+"""Bytes that the arrays of one file may unpack to: above any sensible batch, below a bomb."""
+
+
+UNREADABLE = (
+    *(ValueError, EOFError, OverflowError, MemoryError, KeyError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What numpy and zipfile raise on files that are damaged, encrypted, pickled, or claim too much."""
+
+
+def read_arrays(path: Path, wanted: Mapping[str, Shape], role: str) -> dict[str, np.ndarray]:
+    """The arrays of ``path`` by name, each checked against ``wanted``; not all need be there.
+
+    ``wanted`` are shapes with a batch dimension first, ``role`` what they are ("graph input"). A
+    single array may bear any name when a single one is wanted. The file is .npy, .npz, or of a
+    checkpoint format; pickled objects are never loaded.
+    """
+    found = _load(path)
+    if not found:
+        raise CheckpointError(f"{path} holds no array; expected {_listed(wanted)}")
+    if len(found) == len(wanted) == 1:
+        found = dict(zip(wanted, found.values(), strict=True))
+    for name, array in found.items():
+        if name not in wanted:
+            raise CheckpointError(
+                f"{path}: the array {shown(name)} is no {role}; expected {_listed(wanted)}"
+            )
+        _check(f"{path}: the {role} {shown(name)}", array, wanted[name])
+    return found
+
+
+def _check(what: str, array: np.ndarray, shape: Shape) -> None:
+    if array.dtype.name not in FLOAT_DTYPES:
+        raise CheckpointError(f"{what} is {array.dtype.name}; expected a floating point dtype")
+    fits = len(array.shape) == len(shape) and all(
+        size == expected or isinstance(expected, str)
+        for size, expected in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        hint = ""
+        if array.shape == tuple(shape[1:]):
+            hint = "; the first dimension counts the samples: use array[None]"
+        raise CheckpointError(
+            f"{what} has shape {list(array.shape)}; expected {_sizes(shape)}{hint}"
+        )
+    if not array.size:
+        raise CheckpointError(f"{what} is empty: shape {list(array.shape)}")
+    broken = int(array.size - np.isfinite(array.astype(np.float64)).sum())
+    if broken:
+        raise CheckpointError(f"{what} holds NaN or infinity ({broken} of {array.size} values)")
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        raise FileError(f"{path} does not exist")
+    if not path.is_file():
+        raise FileError(f"{path} is not a file")
+    try:
+        if path.suffix == ".npy":
+            return {"": _npy(path)}
+        if path.suffix == ".npz":
+            return _npz(path)
+        return _checkpoint(path)
+    except OSError as failure:
+        raise FileError(f"{path} cannot be read: {failure.strerror or failure}") from failure
+
+
+def _npy(path: Path) -> np.ndarray:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except UNREADABLE as failure:
+        raise CheckpointError(f"{path} is no readable .npy file: {_line(failure)}") from failure
+    if not isinstance(loaded, np.ndarray):
+        raise CheckpointError(f"{path} holds an archive of arrays: call it .npz")
+    return loaded
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST:
+            raise CheckpointError(f"{path} unpacks to {size} bytes; the limit is {LARGEST}")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: np.asarray(archive[name]) for name in archive.files}
+    except UNREADABLE as failure:
+        raise CheckpointError(f"{path} is no readable .npz file: {_line(failure)}") from failure
+
+
+def _checkpoint(path: Path) -> dict[str, np.ndarray]:
+    for adapter in formats().values():
+        if path.suffix in adapter.suffixes:
+            reader = adapter.open(path, None)
+            try:
+                return {
+                    name: reader.read(name, 0, spec.shape[0] if spec.shape else 1).reshape(
+                        spec.shape
+                    )
+                    for name, spec in reader.header.items()
+                }
+            finally:
+                reader.close()
+    known = sorted({".npy", ".npz", *(end for each in formats().values() for end in each.suffixes)})
+    raise CheckpointError(f"{path}: arrays are read from {', '.join(known)} files")
+
+
+def _listed(wanted: Mapping[str, Shape]) -> str:
+    return ", ".join(f"{shown(name)} {_sizes(shape)}" for name, shape in wanted.items())
+
+
+def _sizes(shape: Shape) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _line(failure: Exception) -> str:
+    return " ".join(str(failure).split()) or type(failure).__name__

@@ -1,0 +1,148 @@
+"""Compares one output of both networks: whether it can be compared at all, then by numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ckgrow.verdict.tolerance import RESOLUTION, TRUSTED, Allowance, ulp
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same output of the teacher and of the student, "samples ..."."""
+
+    teacher: np.ndarray
+    student: np.ndarray
+
+
+@dataclass(frozen=True)
+class OutputVerdict:
+    """What is said of one output; numbers are None where nothing could be measured.
+
+    ``max_abs`` and ``max_rel`` are the largest difference in float32, absolute and relative to the
+    output's scale, ``ratio`` is ``max_abs`` in yardsticks, ``top1`` the part of the samples whose
+    largest entry is the same, where there is a class axis.
+    """
+
+    name: str
+    preserved: bool
+    reason: str
+    max_abs: float | None = None
+    max_rel: float | None = None
+    tolerance: float | None = None
+    yardstick: float | None = None
+    ratio: float | None = None
+    top1: float | None = None
+    float64_max_abs: float | None = None
+    float64_tolerance: float | None = None
+
+
+def compare(
+    name: str, single: Pair, rounded: Pair, allowance: Allowance, *, double: bool
+) -> OutputVerdict:
+    """The verdict on one output.
+
+    ``single`` was computed in float32. ``rounded`` is the same function with other rounding, by
+    which rounding is measured: computed in float64 when ``double``, and then it must agree by
+    itself too; else in float32 with reordered sums.
+    """
+    flaw = _flaw(single, "float32") or _flaw(rounded, "float64" if double else "reordered float32")
+    if flaw:
+        return OutputVerdict(name, False, flaw)
+    best = rounded if double else single
+    scale = float(np.abs(best.teacher).max())
+    yardstick = max(
+        largest_difference(single.teacher, rounded.teacher),
+        largest_difference(single.student, rounded.student),
+        ulp(scale),
+    )
+    own = allowance.float64(scale, yardstick) if double else allowance.float32(scale, yardstick)
+    stated = allowance.stated(scale)
+    tolerance = allowance.float32(scale, yardstick) if stated is None else stated
+    max_abs = largest_difference(single.teacher, single.student)
+    double_abs = largest_difference(rounded.teacher, rounded.student) if double else None
+    double_tolerance = (own if stated is None else stated) if double else None
+    problem = _unjudgeable(best.teacher, scale, yardstick, own, stated) or _departure(
+        max_abs, tolerance, double_abs, double_tolerance
+    )
+    return OutputVerdict(
+        name,
+        not problem,
+        problem or f"the largest difference {max_abs:.2e} is within the tolerance {tolerance:.2e}",
+        max_abs,
+        max_abs / scale if scale else None,
+        tolerance,
+        yardstick,
+        max_abs / yardstick,
+        _top1(single),
+        double_abs,
+        double_tolerance,
+    )
+
+
+def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest absolute difference, computed in float64."""
+    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())
+
+
+def _flaw(pair: Pair, precision: str) -> str:
+    """Why two arrays cannot be compared, "" when they can."""
+    teacher, student = pair.teacher, pair.student
+    if teacher.shape != student.shape:
+        shapes = f"{list(teacher.shape)} in the teacher and {list(student.shape)} in the student"
+        return f"its shape differs: {shapes}"
+    if teacher.dtype != student.dtype:
+        dtypes = f"{teacher.dtype} in the teacher and {student.dtype} in the student"
+        return f"its dtype differs: {dtypes}"
+    if not teacher.size:
+        return f"it is empty: shape {list(teacher.shape)}"
+    for who, array in (("teacher", teacher), ("student", student)):
+        broken = int(array.size - np.isfinite(array).sum())
+        if broken:
+            count = f"{broken} of {array.size} values"
+            return f"the {who} computes NaN or infinity in {precision} ({count})"
+    return ""
+
+
+def _unjudgeable(
+    teacher: np.ndarray, scale: float, yardstick: float, own: float, stated: float | None
+) -> str:
+    """Why agreement of these outputs would say nothing, "" when it says something."""
+    if len(teacher) < 2:
+        return "one sample cannot show that it depends on the input: give at least two"
+    variation = float(np.ptp(teacher.astype(np.float64), axis=0).max())
+    if variation <= max(RESOLUTION * own, stated or 0.0):
+        return (
+            f"it does not vary over the inputs (by {variation:.1e} at a scale of {scale:.1e}), "
+            "so it cannot be judged: try other inputs"
+        )
+    if yardstick > TRUSTED * scale:
+        return (
+            f"rounding alone moves it by {yardstick:.1e} at a scale of {scale:.1e}: "
+            "the arithmetic is too inexact for a verdict"
+        )
+    return ""
+
+
+def _departure(
+    max_abs: float, tolerance: float, double_abs: float | None, double_tolerance: float | None
+) -> str:
+    # "not <=" rather than ">": no number passes that is not one
+    if not max_abs <= tolerance:
+        return f"the largest difference {max_abs:.2e} exceeds the tolerance {tolerance:.2e}"
+    if double_abs is None or double_tolerance is None:
+        return ""
+    if not double_abs <= double_tolerance:
+        return (
+            f"in float64 the largest difference {double_abs:.2e} exceeds the tolerance "
+            f"{double_tolerance:.2e}: too small to show in float32, but no rounding"
+        )
+    return ""
+
+
+def _top1(pair: Pair) -> float | None:
+    if pair.teacher.ndim != 2 or pair.teacher.shape[-1] < 2:
+        return None
+    return float((pair.teacher.argmax(-1) == pair.student.argmax(-1)).mean())

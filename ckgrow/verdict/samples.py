@@ -1,0 +1,78 @@
+"""The inputs both networks are run on: seeded ones, or the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ckgrow.errors import CheckpointError, SpecError
+from ckgrow.graph import BATCH, Graph, Shape
+from ckgrow.names import shown
+from ckgrow.random import Stream
+from ckgrow.verdict.arrays import read_arrays
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Float32 arrays by graph input, "count ..." each; ``source`` says where they come from."""
+
+    source: str
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def count(self) -> int:
+        """Number of samples; 0 when there is no input at all."""
+        return min((len(array) for array in self.arrays.values()), default=0)
+
+    def rows(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """A part of the batch."""
+        return {name: array[start:stop] for name, array in self.arrays.items()}
+
+
+def seeded_samples(graph: Graph, count: int, seed: int) -> Samples:
+    """``count`` standard normal samples, one of zeros and one of ones, for every graph input."""
+    if count < 1:
+        raise SpecError(f"verify needs at least one normal sample, not {count}")
+    arrays: dict[str, np.ndarray] = {}
+    for name, shape in graph.inputs.items():
+        sizes = _sizes(name, shape)
+        length = int(np.prod(sizes))
+        normal = Stream("samples", seed, name).normal_rows(np.arange(count), length)
+        rows = np.concatenate([normal, np.zeros((1, length)), np.ones((1, length))])
+        arrays[name] = rows.astype(np.float32).reshape(count + 2, *sizes)
+    plural = "sample" if count == 1 else "samples"
+    return Samples(f"{count} seeded normal {plural}, zeros, ones", arrays)
+
+
+def from_file(path: Path, graph: Graph) -> Samples:
+    """The user's inputs: one array per graph input; a single array may bear any name.
+
+    Raises FileError when the file cannot be read, CheckpointError when it is no such file, or its
+    arrays have other names, shapes or dtypes than the graph's inputs, are empty, or are not finite.
+    """
+    arrays = read_arrays(path, graph.inputs, "graph input")
+    missing = [name for name in graph.inputs if name not in arrays]
+    if missing:
+        raise CheckpointError(f"{path}: no array for the graph input {shown(missing[0])}")
+    counts = {len(array) for array in arrays.values()}
+    if len(counts) > 1:
+        raise CheckpointError(f"{path}: the arrays hold different numbers of samples: {counts}")
+    with np.errstate(over="ignore"):
+        single = {name: array.astype(np.float32) for name, array in arrays.items()}
+    for name, array in single.items():
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{path}: {shown(name)} has values too large for float32")
+    return Samples(f"{counts.pop()} samples from {path.name}", single)
+
+
+def _sizes(name: str, shape: Shape) -> tuple[int, ...]:
+    sizes = tuple(size for size in shape[1:] if isinstance(size, int))
+    if shape[:1] != (BATCH,) or len(sizes) != len(shape) - 1:
+        raise CheckpointError(
+            f"graph input {shown(name)} has shape {list(shape)}; samples need a batch dimension "
+            "first and whole sizes after it: give your own with --inputs"
+        )
+    return sizes

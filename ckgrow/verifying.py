@@ -1,0 +1,97 @@
+"""The verdict on two checkpoints: opens both, feeds both the same inputs, judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckgrow.architecture import Assumption
+from ckgrow.documents import VerifyDocument
+from ckgrow.execute import content_hash, hash_tensors
+from ckgrow.loading import Loaded
+from ckgrow.verdict.expectation import expected_from_file
+from ckgrow.verdict.judgement import judge
+from ckgrow.verdict.running import Side
+from ckgrow.verdict.samples import Samples, from_file, seeded_samples
+
+DEFAULT_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How two checkpoints are compared.
+
+    ``inputs`` and ``expect`` are files of arrays; without ``inputs``, ``samples`` seeded ones are
+    drawn. ``quick`` does without float64. ``rtol`` and ``atol`` replace the measured tolerance.
+    """
+
+    samples: int = DEFAULT_SAMPLES
+    seed: int = 0
+    inputs: Path | None = None
+    expect: Path | None = None
+    quick: bool = False
+    rtol: float | None = None
+    atol: float | None = None
+
+
+def compare_checkpoints(
+    teacher: Loaded,
+    student: Loaded,
+    checks: Checks,
+    *,
+    hashes: Mapping[str, str],
+    progress: Callable[[str], None] = lambda _: None,
+) -> VerifyDocument:
+    """The verdict. ``hashes`` of both contents stand in the document as they are.
+
+    Raises CheckpointError for inputs that fit the networks' interface nowhere.
+    """
+    sides = [_side(teacher), _side(student)]
+    judgement = judge(
+        *sides,
+        samples=_samples(teacher, checks),
+        quick=checks.quick,
+        expected_outputs=expected_from_file(checks.expect, sides[0]) if checks.expect else None,
+        assumptions=teacher.network.assumptions,
+        defect=student.provenance.defect if student.provenance else 0.0,
+        rtol=checks.rtol,
+        atol=checks.atol,
+        progress=progress,
+    )
+    return VerifyDocument(
+        teacher.label,
+        student.label,
+        judgement.preserved,
+        False,
+        judgement.reason,
+        judgement.outputs,
+        judgement.inputs,
+        judgement.samples,
+        judgement.tolerance,
+        judgement.runtimes,
+        _assumptions(teacher, student),
+        judgement.expectations,
+        hashes,
+    )
+
+
+def hash_checkpoint(loaded: Loaded, workers: int) -> str:
+    """The content hash of a checkpoint: its tensors, whatever the format."""
+    header = loaded.reader.header
+    return content_hash(header, hash_tensors(header, loaded.reader.read, workers))
+
+
+def _side(loaded: Loaded) -> Side:
+    return Side(loaded.label, loaded.network.graph, loaded.header, loaded.tensor)
+
+
+def _samples(teacher: Loaded, checks: Checks) -> Samples:
+    graph = teacher.network.graph
+    if checks.inputs is not None:
+        return from_file(checks.inputs, graph)
+    return seeded_samples(graph, checks.samples, checks.seed)
+
+
+def _assumptions(teacher: Loaded, student: Loaded) -> tuple[Assumption, ...]:
+    return tuple(dict.fromkeys((*teacher.network.assumptions, *student.network.assumptions)))
