@@ -4,7 +4,7 @@
 CANDIDATES = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
-INSTALL = $(PIP) install --quiet --constraint constraints.txt
+INSTALL = $(PIP) install -qq --constraint constraints.txt
 
 # Each is touched when an installation is complete, and older than the files it depends on when
 # it has to be done again.
@@ -14,9 +14,9 @@ TEST_TOOLS = .venv/test-tools-installed
 .PHONY: demo test test-full teachers types clean
 
 demo: $(INSTALLED)  ## grow a shipped teacher
-	@mkdir -p grown
+	@mkdir -p grown && rm -f grown/resnet.safetensors
 	$(BIN)/ckgrow apply specs/teachers/resnet.safetensors specs/widen_resnet.yaml \
-		-o grown/resnet.safetensors --force
+		-o grown/resnet.safetensors
 
 test: $(TEST_TOOLS) types  ## linter, type checker, tests
 	$(BIN)/ruff check .
@@ -54,7 +54,7 @@ $(BIN)/python:
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing ckgrow into .venv; PyTorch is large, the first time takes some minutes"
-	@$(PIP) install --quiet --upgrade "pip>=25.1"
+	@$(PIP) install -qq --upgrade "pip>=25.1"
 	@$(INSTALL) --editable .
 	@touch $@
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -38,7 +38,7 @@ class Run:
     workers: int = os.cpu_count() or 1
     force: bool = False
     keep_failed: bool = False
-    checks: Checks | None = Checks(quick=True)
+    checks: Checks | None = field(default_factory=lambda: Checks(quick=True))
 
 
 class Watching(Protocol):
@@ -184,8 +184,8 @@ def _output_format(output: Path) -> Format:
             return each
     writable = ", ".join(suffix for each in known if each.writable for suffix in each.suffixes)
     raise SpecError(
-        f"{shown_path(output)}: the suffix says which format to write, and {output.suffix or 'none'} "
-        f"is not one ckgrow writes; it writes {writable}"
+        f"{shown_path(output)}: the suffix says which format to write, and ckgrow does not write "
+        f"{output.suffix or 'files without one'}; it writes {writable}"
     )
 
 

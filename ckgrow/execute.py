@@ -95,7 +95,7 @@ def execute(
         for index in tiles(recipe.spec):
             rows = np.ascontiguousarray(recipe.rows(index, reading))
             writer.write(name, int(index[0]), rows)
-            digest.update(rows.view(np.uint8).reshape(-1))
+            digest.update(_bytes(rows))
             advance(rows.nbytes)
         return str(digest.hexdigest())
 
@@ -113,7 +113,7 @@ def hash_tensors(header: Header, read: Read, workers: int) -> dict[str, str]:
             if stop.is_set():
                 raise CancelledError
             rows = np.ascontiguousarray(read(name, int(index[0]), int(index[-1]) + 1))
-            digest.update(rows.view(np.uint8).reshape(-1))
+            digest.update(_bytes(rows))
         return str(digest.hexdigest())
 
     return _in_parallel(digest_of, sorted(header), workers, stop)
@@ -126,6 +126,10 @@ def content_hash(header: Header, digests: Mapping[str, str]) -> str:
         spec = header[name]
         total.update(repr((name, spec.dtype, spec.shape, digests[name])).encode())
     return str(total.hexdigest())
+
+
+def _bytes(rows: np.ndarray) -> memoryview:
+    return rows.reshape(-1).view(np.uint8).data
 
 
 def _in_parallel(

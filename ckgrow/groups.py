@@ -129,7 +129,7 @@ def group_channels(graph: Graph, coupled: Coupled) -> Grouping:
         followers, key=lambda key: position[makers[key][0]] if key in makers else -1
     ):
         layers = tuple(makers.get(leader, ()))
-        name = layers[0] if layers else followers[leader][0].partition("[")[0]
+        name = layers[0] if layers else _value_holding(coupled, leader)
         taken[name] = taken.get(name, 0) + 1
         if taken[name] > 1:  # a layer may make several groups
             name = f"{name}#{taken[name]}"
@@ -155,6 +155,14 @@ def _made(use: Use) -> Axis | None:
         if dim is not None and dim.role in ("rows", "channel"):
             return dim.axis
     return None
+
+
+def _value_holding(coupled: Coupled, leader: int) -> str:
+    """The first value with a channel of this group, for channels that no layer makes."""
+    for value, axes in coupled.values.items():
+        if any(axis and leader in _leaders(coupled, axis) for axis in axes):
+            return value
+    return ""
 
 
 def _leaders(coupled: Coupled, axis: Axis) -> list[int]:

@@ -28,8 +28,8 @@ Tensors = Mapping[str, Any]
 class Loaded:
     """An open checkpoint with its network.
 
-    ``path`` is None for tensors in memory. ``header`` has names without the wrapper ``prefix`` that all keys of the file share;
-    ``provenance`` is that of a student of an earlier run.
+    ``path`` is None for tensors in memory. ``header`` has names without the wrapper ``prefix``
+    that all keys of the file share; ``provenance`` is that of a student of an earlier run.
     """
 
     label: str
@@ -64,11 +64,15 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user states about a checkpoint; None and {} leave it to inference."""
+    """What is stated about a checkpoint; None and {} leave it to inference.
+
+    A wish that is not ``binding`` gives way to a student's own provenance.
+    """
 
     architecture: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    binding: bool = True
 
 
 def load(source: str | Path | Tensors, wish: Wish) -> Loaded:
@@ -96,6 +100,7 @@ def _recognised(label: str, path: Path | None, reader: Reader, wish: Wish) -> Lo
     text = reader.contents.metadata.get(PROVENANCE_KEY)
     provenance = Provenance.from_json(text, label) if text is not None else None
     if provenance is not None:
+        wish = wish if wish.binding else Wish()
         restored = _restored(header, provenance, wish, label)
         if restored is not None:
             adapter, network = restored

@@ -130,10 +130,6 @@ class Pattern:
             expression.fullmatch(name) is not None for expression in self._expressions
         )
 
-    def among(self, names: Iterable[str]) -> list[str]:
-        """The names that fit the pattern, in their order."""
-        return [name for name in names if self.matches(name)]
-
 
 def _expressions(text: str) -> Iterator[str]:
     """One regular expression for every way of choosing from the braces of a pattern."""

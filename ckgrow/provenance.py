@@ -18,8 +18,8 @@ from ckgrow.graph import Constant, Graph, Node
 from ckgrow.maps import ChannelMap
 
 SCHEMA = "ckgrow.provenance/1"
-UNHASHED = "student-hash-is-filled-in-after-the-file-is-written-this-holds-64"
-assert len(UNHASHED) == 64  # as long as a BLAKE3 hash in hexadecimal
+UNHASHED = "the-hash-of-this-student".ljust(64, "-")
+"""Stands for the student's own hash until its bytes are known; as long as one in hexadecimal."""
 
 
 @dataclass(frozen=True)

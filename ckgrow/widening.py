@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from ckgrow.axes import Axis
-from ckgrow.coupling import Coupled, Dim, Use
+from ckgrow.axes import Axis, Dim
+from ckgrow.coupling import Coupled, Use
 from ckgrow.draft import Draft, Origin
 from ckgrow.errors import CheckpointError
 from ckgrow.graph import Constant, Graph, Node

@@ -252,6 +252,6 @@ class _Reader:
         key, value = found["key"], found["value"]
         if value.startswith("[") and value.endswith("]"):
             return "quote every pattern in the list"
-        if '"' in value or len(value) > SHOWN_LENGTH:
+        if '"' in value or len(value) > SHOWN_LENGTH or not value.isprintable():
             return "quote the pattern"
         return f'quote the pattern: {key}: "{value}"' if key else f'quote the pattern: "{value}"'

@@ -204,6 +204,26 @@ def test_a_global_average_in_a_sequential():
     agrees(CONVNET, module, images(2, (2, 9, 5)), {"input": [2, 9, 5]})
 
 
+def test_batch_norm_behind_the_activation_leaves_the_next_index_to_the_pool():
+    module = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(4), nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(),
+        nn.Linear(4 * 16, 3),
+    )  # fmt: skip
+    network = agrees(CONVNET, randomized(module), images(2, (2, 8, 8)))
+    assert [node.name for node in network.graph.nodes] == [str(index) for index in range(9)]
+    assert facts(network)["normalization"] == ("after the activation", "checkpoint")
+
+
+def test_averages_count_the_padding_as_torch_does():
+    module = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(3, 2, 1), nn.Flatten(),
+        nn.Linear(4 * 16, 3),
+    )  # fmt: skip
+    options = {"pool": {"0": "average 3 stride 2 padding 1"}, "input": [2, 7, 8]}
+    agrees(CONVNET, randomized(module), images(2, (2, 7, 8)), options)
+
+
 def test_strides_paddings_and_a_stated_head():
     class Net(nn.Module):
         def __init__(self):
@@ -311,10 +331,25 @@ def test_branched_networks_are_left_to_others(key):
     assert explanation.unexplained == (key,)
 
 
-def test_it_claims_no_key_of_a_residual_network_alone():
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "densenet121",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "mnasnet0_5",
+        "shufflenet_v2_x0_5",
+        "squeezenet1_1",
+        "efficientnet_b0",
+        "vit_b_32",
+    ],
+)
+def test_other_architectures_are_not_taken_for_a_plain_stack(name):
     with torch.device("meta"):
-        header = header_of(torchvision.models.resnet18().state_dict())
+        header = header_of(getattr(torchvision.models, name)().state_dict())
     assert not CONVNET.explain(header).complete
+    assert not architectures()["mlp"].explain(header).complete
 
 
 def test_it_explains_nothing_without_a_convolution():
@@ -354,7 +389,7 @@ def test_build_refuses_what_explain_finds():
     with pytest.raises(CheckpointError, match="no whole number"):
         CONVNET.build(header_of(keys), {})
     loose = {f"bn.{part}": (7,) for part in ("weight", "bias", "running_mean", "running_var")}
-    with pytest.raises(CheckpointError, match="bn fits behind no layer"):
+    with pytest.raises(CheckpointError, match="bn has 7 channels and fits behind no layer"):
         CONVNET.build(header_of({**keys, "fc.weight": (2, 4), **loose}), {})
 
 

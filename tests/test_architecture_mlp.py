@@ -281,8 +281,25 @@ def test_build_refuses_what_explain_finds():
     with pytest.raises(CheckpointError, match="in no order"):
         MLP.build(header_of({"fc1.weight": (6, 4), "fc2.weight": (3, 7)}), {})
     loose = {f"bn1.{part}": (9,) for part in ("weight", "bias", "running_mean", "running_var")}
-    with pytest.raises(CheckpointError, match="bn1 fits behind no layer"):
+    with pytest.raises(CheckpointError, match="bn1 has 9 channels and fits behind no layer"):
         MLP.build(header_of(LINEAR | loose), {})
+
+
+@pytest.mark.parametrize("names", ["blocks.{}.fc{}", "net.{}.mlp.{}", "l.{}.{}.fc"])
+def test_numbered_blocks_may_hide_a_shortcut(names):
+    keys = {"stem.weight": (6, 4), "head.weight": (2, 6)}
+    for block in (0, 1):
+        keys[f"{names.format(block, 1)}.weight"] = (9, 6)
+        keys[f"{names.format(block, 2)}.weight"] = (6, 9)
+    explanation = MLP.explain(header_of(keys))
+    assert "it may be a residual block" in explanation.problems[0]
+    with pytest.raises(CheckpointError, match="may be a residual block"):
+        MLP.build(header_of(keys), {})
+
+
+def test_numbered_layers_in_numbered_sequentials_are_plain():
+    keys = {"net.0.0.weight": (6, 6), "net.0.2.weight": (6, 6), "net.1.0.weight": (6, 6)}
+    assert MLP.explain(header_of(keys)).complete
 
 
 def test_missing_parts_of_a_batch_norm_are_named():

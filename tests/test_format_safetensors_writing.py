@@ -145,6 +145,24 @@ def test_rows_in_any_memory_layout(tmp_path):
     assert (safetensors.torch.load_file(path)["w"].numpy() == values.T).all()
 
 
+def test_writes_that_go_in_pieces(tmp_path, monkeypatch):
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: whole(fd, data[:3], at))
+    written(tmp_path / "a.safetensors", {"w": np.arange(4.0)})
+    assert safetensors.torch.load_file(tmp_path / "a.safetensors")["w"].tolist() == [0, 1, 2, 3]
+
+
+def test_finishing_reaches_the_disk(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    writer = FORMAT.create(tmp_path / "a.safetensors", Header({}), {})
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(FileError, match="Input/output error"):
+        writer.finish({})
+    writer.abandon()
+
+
 def test_placeholder_is_replaced_in_place(tmp_path):
     path = tmp_path / "a.safetensors"
     blank = "#" * 64

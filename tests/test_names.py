@@ -89,8 +89,7 @@ def test_natural_key_takes_more_digits_than_python_converts():
 
 @given(st.lists(st.text("a0123.", max_size=6), unique=True))
 def test_natural_key_tells_all_names_apart(names):
-    ordered = sorted(names, key=natural_key)
-    assert ordered == sorted(reversed(names), key=natural_key)
+    assert len({natural_key(name) for name in names}) == len(names)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +103,6 @@ def test_natural_key_tells_all_names_apart(names):
         ("layer[a-c4-9].*bn1", ["layer4.0.bn1"]),
         ("layer4.0.{bn1,conv[12]}", ["layer4.0.conv2", "layer4.0.bn1"]),
         ("{conv1,fc}", ["conv1", "fc"]),
-        ("{layer3.{10},fc}"[:7] + "3.*}", ["layer3.0.conv1", "layer3.10.conv1"]),
         ("layer3.0*conv1*", ["layer3.0.conv1"]),
         ("**fc**", ["fc"]),
         ("conv", []),
@@ -115,7 +113,7 @@ def test_natural_key_tells_all_names_apart(names):
     ],
 )
 def test_pattern(pattern, matching):
-    assert Pattern(pattern).among(LAYERS) == matching
+    assert [name for name in LAYERS if Pattern(pattern).matches(name)] == matching
 
 
 def test_a_dot_in_a_pattern_is_a_dot():

@@ -17,6 +17,7 @@ from ckgrow.header import Header, TensorSpec
 from ckgrow.verdict import running
 from ckgrow.verdict.document import VerifyDocument
 from ckgrow.verdict.judgement import judge
+from ckgrow.verdict.reordering import reordered
 from ckgrow.verdict.running import Side
 from ckgrow.verdict.samples import Samples, seeded_samples
 
@@ -388,6 +389,19 @@ def test_convolutions_groups_and_several_outputs(quick):
     assert found.reason.startswith("output logits: ")
 
 
+@pytest.mark.parametrize("which", ["mlp", "convnet"])
+def test_reordering_changes_rounding_and_nothing_else(which):
+    network = mlp(mlp_weights(0, (40, 300, 10))) if which == "mlp" else side(*convnet(0))
+    samples = seeded_samples(network.graph, 16, 0)
+    other = reordered(network.graph).check()
+    assert other.parameters() == network.graph.parameters()
+    for runtime, low, high in (("onnxruntime", 1e-9, 1e-5), ("torch_float64", 0.0, 1e-13)):
+        plain = running.run(runtime, network.graph, network, samples, 100)
+        changed = running.run(runtime, other, network, samples, 100)
+        for name, array in plain.items():
+            assert low <= np.abs(array - changed[name]).max() / np.abs(array).max() <= high
+
+
 def test_samples_in_parts_give_the_same_verdict(monkeypatch):
     graph, weights = convnet(0)
     faulty = {**weights, "conv2.bias": weights["conv2.bias"] + np.float32(0.01)}
@@ -440,6 +454,7 @@ import numpy as np
 from ckgrow.building import Builder
 from ckgrow.header import Header, TensorSpec
 from ckgrow.verdict.judgement import judge
+from ckgrow.verdict.reordering import reordered
 from ckgrow.verdict.running import Side
 from ckgrow.verdict.samples import seeded_samples
 header = Header({"w.weight": TensorSpec("float32", (3, 4))})

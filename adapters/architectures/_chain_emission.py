@@ -14,7 +14,7 @@ from ckgrow.names import nearest, shown
 
 from ._activation import Activation
 from ._chain import Chain, Step
-from ._chain_modules import Layer
+from ._chain_modules import Layer, Norm
 from ._chain_order import Ordering
 from ._options import Options
 
@@ -152,6 +152,14 @@ def order_problem(layers: Sequence[Layer]) -> str:
         f"in no order does each of the {len(layers)} layers read what the one before it makes "
         f"({', '.join(shown_few)}{more})"
     )
+
+
+def loose_norms(norms: Sequence[Norm]) -> list[str]:
+    """A sentence for each BatchNorm that has no layer."""
+    return [
+        f"{shown(norm.name)} has {norm.channels} channels and fits behind no layer"
+        for norm in norms
+    ]
 
 
 def grown(header: Header) -> bool:

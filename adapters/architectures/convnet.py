@@ -15,7 +15,6 @@ VGG and AlexNet in torchvision's naming are recognised by names and kernels, wha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,12 +28,14 @@ from ckgrow.names import shown
 from ._activation import activations
 from ._activation import option as activation_option
 from ._chain import Chain, chain, split
+from ._chain_blocks import branched, shortcut_problem
 from ._chain_emission import (
     EPSILON,
     NORM,
     ORDER,
     Tail,
     emit_linears,
+    loose_norms,
     norm_assumptions,
     order_problem,
     stated_order,
@@ -46,9 +47,6 @@ from ._convnet_torchvision import Convention, constructor, convention
 from ._options import Options
 
 INPUT = "input"
-BRANCHED = re.compile(
-    r"(^|[._])(downsample|shortcut|branch|inception|aux)|layer\d+\.\d+\.(conv|bn)\d"
-)
 
 
 class Convnet:
@@ -90,7 +88,7 @@ class Convnet:
             raise CheckpointError(ordering)
         network, loose = chain(header, found, ordering.layers)
         if loose:
-            raise CheckpointError(f"{shown(loose[0].name)} fits behind no layer")
+            raise CheckpointError(loose_norms(loose)[0])
         known = convention(network)
         otherwise: Source = "architecture" if known else "default"
         arranged, facts = layout(network, stated, known)
@@ -125,7 +123,7 @@ class Convnet:
 
 
 def _modules(header: Header) -> Modules:
-    plain = {name: spec for name, spec in header.items() if not BRANCHED.search(name)}
+    plain = {name: spec for name, spec in header.items() if not branched(name)}
     return modules(Header(plain), (2, 4))
 
 
@@ -143,8 +141,9 @@ def _order(found: Modules) -> Ordering | str:
         parts.append(part)
     sources = {part.source for part in parts}
     source: Source = "checkpoint" if sources == {"checkpoint"} else "default"
-    layers = tuple(layer for part in parts for layer in part.layers)
-    return _flatten_problem(layers) or Ordering(layers, source)
+    chained = tuple(layer for part in parts for layer in part.layers)
+    problem = _flatten_problem(chained) or shortcut_problem(chained)
+    return problem or Ordering(chained, source)
 
 
 def _flatten_problem(layers: Sequence[Layer]) -> str:
@@ -176,10 +175,7 @@ def _problems(header: Header, found: Modules) -> list[str]:
     ordering = _order(found)
     if isinstance(ordering, str):
         return [ordering]
-    return [
-        f"{shown(norm.name)} has {norm.channels} channels and fits behind no layer"
-        for norm in chain(header, found, ordering.layers)[1]
-    ]
+    return loose_norms(chain(header, found, ordering.layers)[1])
 
 
 def _graph(

@@ -23,6 +23,7 @@ from ckgrow.names import shown
 from ._activation import activations
 from ._activation import option as activation_option
 from ._chain import Chain, chain
+from ._chain_blocks import branched, shortcut_problem
 from ._chain_emission import (
     EPSILON,
     NORM,
@@ -30,12 +31,13 @@ from ._chain_emission import (
     Tail,
     emit_linears,
     grown,
+    loose_norms,
     norm_assumptions,
     order_problem,
     stated_order,
 )
-from ._chain_modules import modules
-from ._chain_order import order
+from ._chain_modules import Modules, modules
+from ._chain_order import Ordering, order
 from ._options import Options
 
 INPUT = "input"
@@ -50,33 +52,27 @@ class Mlp:
 
     def explain(self, header: Header) -> Explanation:
         """Which keys belong to a Linear or a BatchNorm1d of one chain."""
-        found = modules(header, (2,))
-        unexplained = tuple(name for name in header if name not in found.explained)
-        if found.layers and not unexplained and not found.missing and not found.problems:
-            ordering = order(found.layers)
-            if ordering is None:
-                found.problems.append(order_problem(found.layers))
-            else:
-                for norm in chain(header, found, ordering.layers)[1]:
-                    found.problems.append(
-                        f"{shown(norm.name)} has {norm.channels} channels and fits behind no layer"
-                    )
-        elif not found.layers:
+        found = _modules(header)
+        if not found.layers:
             return Explanation(frozenset(), tuple(header))
+        unexplained = tuple(name for name in header if name not in found.explained)
+        problems = list(found.problems)
+        if not unexplained and not found.missing and not problems:
+            problems += _problems(header, found)
         return Explanation(
-            frozenset(found.explained), unexplained, tuple(found.missing), tuple(found.problems)
+            frozenset(found.explained), unexplained, tuple(found.missing), tuple(problems)
         )
 
     def build(self, header: Header, options: Mapping[str, Any]) -> Network:
         """The graph from ``input`` ["N", features] to ``logits``."""
         stated = Options(self.options, options)
-        found = modules(header, (2,))
-        ordering = stated_order(stated, found.layers) or order(found.layers)
-        if ordering is None:
-            raise CheckpointError(order_problem(found.layers))
+        found = _modules(header)
+        ordering = stated_order(stated, found.layers) or _order(found)
+        if isinstance(ordering, str):
+            raise CheckpointError(ordering)
         network, loose = chain(header, found, ordering.layers)
         if loose:
-            raise CheckpointError(f"{shown(loose[0].name)} fits behind no layer")
+            raise CheckpointError(loose_norms(loose)[0])
         hidden = [step for step in network.steps[:-1] if step.activated]
         chosen, facts = activations(stated, hidden)
         tail = Tail(chosen, stated.value(NORM.name) == "before", stated.positive("epsilon"))
@@ -99,6 +95,26 @@ class Mlp:
     def stock(self, header: Header) -> str | None:
         """Any module with Linear layers of these sizes, unless ckgrow chose some of the names."""
         return None if grown(header) else "the same module with Linear layers of these sizes"
+
+
+def _modules(header: Header) -> Modules:
+    plain = {name: spec for name, spec in header.items() if not branched(name)}
+    return modules(Header(plain), (2,))
+
+
+def _order(found: Modules) -> Ordering | str:
+    """The order of the layers, or why they are no plain chain."""
+    ordering = order(found.layers)
+    if ordering is None:
+        return order_problem(found.layers)
+    return shortcut_problem(ordering.layers) or ordering
+
+
+def _problems(header: Header, found: Modules) -> list[str]:
+    ordering = _order(found)
+    if isinstance(ordering, str):
+        return [ordering]
+    return loose_norms(chain(header, found, ordering.layers)[1])
 
 
 def _graph(header: Header, network: Chain, tail: Tail) -> Graph:

@@ -11,8 +11,9 @@ each weight among the copies:
 The paper's shares are equal, 1 / |{x: g(x) = g(j)}| (``split: uniform``), which leaves copies
 that receive equal gradients and stay equal unless dropout or noise breaks the tie.
 ``unequal`` draws the shares of every output row and unit uniformly from the simplex;
-``per-channel`` draws them once per unit for all rows; ``select`` lets every row read a single copy. Shares sum to
-the weight exactly (``ckgrow.shares``), so without noise the student's function is the teacher's.
+``per-channel`` draws them once per unit for all rows; ``select`` lets every row read a single copy.
+Shares sum to the weight exactly (``ckgrow.shares``), so without noise the student's function is
+the teacher's.
 """
 
 from __future__ import annotations

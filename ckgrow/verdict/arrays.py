@@ -85,12 +85,10 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 def _npy(path: Path) -> np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     except UNREADABLE as failure:
         raise CheckpointError(f"{path} is no readable .npy file: {_line(failure)}") from failure
-    if not isinstance(loaded, np.ndarray):
-        raise CheckpointError(f"{path} holds an archive of arrays: call it .npz")
-    return loaded
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ckgrow.verdict.tolerance import RESOLUTION, TRUSTED, Allowance, ulp
+from ckgrow.verdict.tolerance import QUICK_RESOLUTION, RESOLUTION, TRUSTED, Allowance, ulp
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def compare(
     max_abs = largest_difference(single.teacher, single.student)
     double_abs = largest_difference(rounded.teacher, rounded.student) if double else None
     double_tolerance = (own if stated is None else stated) if double else None
-    problem = _unjudgeable(best.teacher, scale, yardstick, own, stated) or _departure(
+    needed = max((RESOLUTION if double else QUICK_RESOLUTION) * own, stated or 0.0)
+    problem = _unjudgeable(best.teacher, scale, yardstick, needed) or _departure(
         max_abs, tolerance, double_abs, double_tolerance
     )
     return OutputVerdict(
@@ -106,22 +107,20 @@ def _flaw(pair: Pair, precision: str) -> str:
     return ""
 
 
-def _unjudgeable(
-    teacher: np.ndarray, scale: float, yardstick: float, own: float, stated: float | None
-) -> str:
-    """Why agreement of these outputs would say nothing, "" when it says something."""
+def _unjudgeable(teacher: np.ndarray, scale: float, yardstick: float, needed: float) -> str:
+    """Why agreement says nothing unless outputs vary by ``needed``; "" when it says something."""
     if len(teacher) < 2:
         return "one sample cannot show that it depends on the input: give at least two"
-    variation = float(np.ptp(teacher.astype(np.float64), axis=0).max())
-    if variation <= max(RESOLUTION * own, stated or 0.0):
-        return (
-            f"it does not vary over the inputs (by {variation:.1e} at a scale of {scale:.1e}), "
-            "so it cannot be judged: try other inputs"
-        )
-    if yardstick > TRUSTED * scale:
+    if scale and yardstick > TRUSTED * scale:
         return (
             f"rounding alone moves it by {yardstick:.1e} at a scale of {scale:.1e}: "
             "the arithmetic is too inexact for a verdict"
+        )
+    variation = float(np.ptp(teacher.astype(np.float64), axis=0).max())
+    if variation <= needed:
+        return (
+            f"it does not vary over the inputs (by {variation:.1e} at a scale of {scale:.1e}), "
+            "so it cannot be judged: try other inputs"
         )
     return ""
 

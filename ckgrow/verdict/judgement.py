@@ -26,7 +26,9 @@ from ckgrow.verdict.tolerance import Allowance
 ARBITER = "torch_float64"
 RUNTIME = "onnxruntime"
 PLAIN = 1e-3
-"""A difference beyond this part of the scale is no rounding; float64 need not be asked."""
+PLAIN_YARDSTICKS = 100.0
+"""A difference beyond this part of the scale and this many yardsticks is no rounding: float64 need
+not be asked."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,9 @@ def _verdicts(runs: _Runs, allowance: Allowance, *, double: bool) -> dict[str, O
 
 
 def _float64_may_decide(verdict: OutputVerdict) -> bool:
-    return not verdict.preserved and verdict.max_rel is not None and verdict.max_rel <= PLAIN
+    if verdict.preserved or verdict.max_rel is None or verdict.ratio is None:
+        return False
+    return verdict.max_rel <= PLAIN or verdict.ratio <= PLAIN_YARDSTICKS
 
 
 def _incomparable(teacher: Graph, student: Graph, samples: Samples) -> str:

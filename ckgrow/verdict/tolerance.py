@@ -26,8 +26,10 @@ FLOAT64_RELATIVE = 1e-12
 FLOAT64_OF_FLOAT32 = 2.0**-29
 """float64's precision in terms of float32's."""
 DEFECTS = 64.0
-RESOLUTION = 10.0
+RESOLUTION = 2.0
 """An output must vary by this many tolerances over the inputs, or agreement says nothing."""
+QUICK_RESOLUTION = 100.0
+"""The same without float64, which can be asked when float32 sees too little of the variation."""
 TRUSTED = 1e-2
 """Rounding beyond this part of the scale means that the arithmetic itself cannot be trusted."""
 

@@ -1,0 +1,125 @@
+"""What every command shares: options, error messages, exit codes, progress."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+from ckgrow.errors import CkgrowError, SpecError, Terminated
+
+if TYPE_CHECKING:
+    from ckgrow.applying import Watching
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+INTERRUPTED = 130
+INTERNAL = 5
+
+TeacherPath = Annotated[Path, typer.Argument(metavar="TEACHER", help="The teacher's checkpoint.")]
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The growth spec, a YAML file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Threads to work with; all cores if not given."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="Which state dict of a container holds the teacher."),
+]
+Architecture = Annotated[
+    str | None,
+    typer.Option("--architecture", help="The architecture, where keys and shapes leave it open."),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="An option of the architecture."),
+]
+
+debugging = False
+
+
+def set_debugging(wanted: bool) -> None:
+    """Whether failures show a traceback."""
+    global debugging  # one process runs one command
+    debugging = wanted
+
+
+def reported(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """A command whose failures become one line on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        previous = signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return command(*args, **kwargs)
+        except CkgrowError as failure:
+            _fail(str(failure), failure.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted; nothing was left behind", INTERRUPTED)
+        except Terminated as failure:
+            _fail("terminated; nothing was left behind", failure.exit_code)
+        except BrokenPipeError:
+            sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
+            raise typer.Exit(0) from None
+        except OSError as failure:
+            _fail(str(failure), 4)
+        except typer.Exit:
+            raise
+        except Exception as failure:  # noqa: BLE001 - no traceback reaches a user
+            _fail(f"internal error: {type(failure).__name__}: {failure}", INTERNAL)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    return wrapped
+
+
+def _terminate(_: int, __: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    if debugging:
+        traceback.print_exc()
+    elif code == INTERNAL:
+        message += "; run 'ckgrow --debug ...' for the details, and please report it"
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def parsed_options(given: list[str] | None) -> dict[str, Any]:
+    """``name=value`` texts as options; values are JSON where they can be, else plain words."""
+    options: dict[str, Any] = {}
+    for text in given or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise SpecError(f"--option {text!r}: write NAME=VALUE, for instance activation=relu")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+@contextmanager
+def watching(*, quiet: bool = False) -> Iterator[Watching]:
+    """Progress on stderr, only where stderr is a terminal."""
+    from ckgrow.applying import Unwatched
+
+    if quiet or not sys.stderr.isatty():
+        yield Unwatched()
+        return
+    from ckgrow.cli.progress import Bars
+
+    with Bars() as bars:
+        yield bars

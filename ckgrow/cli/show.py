@@ -1,0 +1,219 @@
+"""Documents as people read them in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ckgrow.documents import (
+    Amount,
+    ApplyDocument,
+    InspectDocument,
+    PlanDocument,
+    StepRow,
+    VerifyDocument,
+)
+from ckgrow.names import shown
+
+_SOME = 6
+_WIDE = 160
+"""Columns of a table that is written to a file or a pipe."""
+
+
+def console() -> Console:
+    """Stdout without markup or colours that the texts did not ask for."""
+    terminal = Console(highlight=False, markup=False, soft_wrap=True)
+    return terminal if terminal.is_terminal else Console(highlight=False, markup=False, width=_WIDE)
+
+
+def show_plan(document: PlanDocument) -> None:
+    """Steps, tensors, sizes, warnings."""
+    out = console()
+    out.print(f"teacher: {document.teacher} ({document.architecture})")
+    _assumptions(out, document.assumptions)
+    _steps(out, document.steps)
+    changed = [row for row in document.tensors if row.how != "unchanged"]
+    rows = [
+        (shown(row.name), _shape(row.teacher_shape), _shape(row.student_shape), row.how)
+        for row in changed
+    ]
+    _table(out, ("tensor", "teacher", "student", "how"), rows)
+    out.print(f"{len(document.tensors) - len(changed)} tensors unchanged")
+    for before, after in document.renames.items():
+        out.print(f"renamed: {shown(before)} → {shown(after)}")
+    _sizes(out, document.parameters, document.bytes, document.flops)
+    out.print(f"function preserved: {document.preserves}")
+    out.print(f"loads into the stock module: {document.stock_loadable}")
+    _dropped(out, document.dropped)
+    _warnings(out, [text for step in document.steps for text in step.warnings])
+    _learning_rate(out)
+
+
+def show_short_plan(document: PlanDocument) -> None:
+    """Steps and sizes, before a student is written."""
+    out = console()
+    out.print(f"teacher: {document.teacher} ({document.architecture})")
+    _steps(out, document.steps)
+    _sizes(out, document.parameters, document.bytes, document.flops)
+    _warnings(out, [text for step in document.steps for text in step.warnings])
+
+
+def show_applied(document: ApplyDocument) -> None:
+    """What was written, the verdict, and what to do next."""
+    out = console()
+    if document.verify is not None:
+        show_verdict(document.verify)
+    if document.status == "up to date":
+        out.print(f"{document.student} is up to date: same teacher, same spec, unchanged since")
+    if document.status != "written":
+        return
+    out.print(f"student: {document.student}")
+    _dropped(out, document.dropped)
+    if document.verify is None:
+        out.print(f"not verified; run: ckgrow verify {document.teacher} {document.student}")
+    out.print(f"loads into the stock module: {document.stock_loadable}")
+    if document.stock_loadable.startswith("no"):
+        out.print(f"next: ckgrow.load_into(module, {document.student!r}), then train")
+    else:
+        out.print("next: module.load_state_dict(...), then train")
+    _learning_rate(out)
+
+
+def show_verdict(document: VerifyDocument) -> None:
+    """Preserved or not, by how much, and on what that rests."""
+    out = console()
+    word = "preserved" if document.preserved else "NOT PRESERVED"
+    style = "bold green" if document.preserved else "bold red"
+    if document.expected:
+        word, style = "not preserved, as the plan said", "bold yellow"
+    out.print(Text(f"verdict: {word}", style=style))
+    out.print(document.reason)
+    rows = [
+        (
+            shown(output.name),
+            _number(output.max_abs),
+            _number(output.max_rel),
+            _number(output.tolerance),
+            _number(output.ratio),
+            _number(output.float64_max_abs),
+            _number(output.float64_tolerance),
+            "" if output.top1 is None else f"{output.top1:.1%}",
+        )
+        for output in document.outputs
+    ]
+    heads = ("output", "max abs", "max rel", "tolerance", "yardsticks", "float64", "tolerance")
+    _table(out, (*heads, "top-1"), rows)
+    out.print(f"inputs: {document.inputs}")
+    out.print(f"runtimes: {', '.join(document.runtimes)}")
+    out.print(f"tolerance: {document.tolerance}")
+    _assumptions(out, document.assumptions)
+
+
+def show_checkpoint(document: InspectDocument) -> None:
+    """Architecture, assumptions, groups, stages, lineage."""
+    out = console()
+    out.print(f"checkpoint: {document.checkpoint}")
+    out.print(f"architecture: {document.architecture}")
+    _assumptions(out, document.assumptions)
+    rows = [
+        (
+            shown(group.name),
+            str(group.width),
+            str(group.runs),
+            _some(group.layers),
+            str(len(group.axes)),
+            "yes" if group.growable else f"no: {group.reason}",
+        )
+        for group in document.groups
+    ]
+    _table(out, ("group", "width", "runs", "layers", "axes", "can grow"), rows)
+    for stage, blocks in document.stages.items():
+        out.print(f"stage {shown(stage)}: {len(blocks)} blocks")
+    out.print(
+        f"{document.parameters:,} parameters, {document.bytes:,} bytes, "
+        f"{document.flops:,} FLOPs per sample"
+    )
+    if document.passthrough:
+        out.print(f"passed through unread: {_some(document.passthrough)}")
+    _dropped(out, document.dropped)
+    if document.new_tensors:
+        out.print(f"new since its teacher: {_some(document.new_tensors)}")
+    for generation, ancestor in enumerate(document.lineage, start=1):
+        out.print(f"ancestor {generation}: teacher {ancestor['teacher'][:16]}…")
+
+
+def _steps(out: Console, steps: Sequence[StepRow]) -> None:
+    rows = [
+        (str(number), step.summary, _effect(step), step.preserves)
+        for number, step in enumerate(steps, start=1)
+    ]
+    _table(out, ("", "step", "effect", "preserves"), rows)
+    for step in steps:
+        for name, reason in step.skipped.items():
+            out.print(f"passed over: {shown(name)}: {reason}")
+
+
+def _effect(step: StepRow) -> str:
+    said = [f"{shown(name)} {old}→{new}" for name, (old, new) in step.widths.items()]
+    said += [f"+ {shown(name)}" for name in step.added]
+    return _some(said) or "nothing"
+
+
+def _sizes(out: Console, parameters: Amount, size: Amount, flops: Amount) -> None:
+    rows = [
+        (what, f"{amount.teacher:,}", f"{amount.student:,}", _times(amount))
+        for what, amount in (("parameters", parameters), ("bytes", size), ("FLOPs", flops))
+    ]
+    _table(out, ("", "teacher", "student", ""), rows)
+
+
+def _times(amount: Amount) -> str:
+    return f"x{amount.student / amount.teacher:.2f}" if amount.teacher else ""
+
+
+def _assumptions(out: Console, assumptions: Iterable[object]) -> None:
+    rows = [tuple(str(value) for value in vars(assumption).values()) for assumption in assumptions]
+    if rows:
+        _table(out, ("assumed", "value", "source"), rows)
+
+
+def _warnings(out: Console, warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        out.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def _dropped(out: Console, dropped: Sequence[str]) -> None:
+    if dropped:
+        out.print(f"left behind in the teacher's file: {_some([shown(name) for name in dropped])}")
+
+
+def _learning_rate(out: Console) -> None:
+    out.print(
+        "learning rate: published advice is about a tenth of the teacher's initial rate; the full "
+        "rate can end higher after a first dip. Try both."
+    )
+
+
+def _table(out: Console, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    out.print(table)
+
+
+def _some(names: Sequence[str]) -> str:
+    said = ", ".join(names[:_SOME])
+    return f"{said} and {len(names) - _SOME} more" if len(names) > _SOME else said
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "new" if shape is None else " x ".join(map(str, shape)) or "scalar"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"

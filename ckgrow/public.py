@@ -1,0 +1,130 @@
+"""The functions of ``import ckgrow``: paths or tensors in, documents out.
+
+A teacher or student is a path, or a mapping of names to numpy arrays or torch tensors. A spec is a
+path to a YAML file, or a mapping. Errors are :class:`ckgrow.errors.CkgrowError`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ckgrow import spec as spec_language
+from ckgrow.applying import Run, Unwatched, Watching, write_student
+from ckgrow.describing import describe_checkpoint, describe_plan
+from ckgrow.documents import ApplyDocument, InspectDocument, PlanDocument, VerifyDocument
+from ckgrow.loading import Loaded, Tensors, Wish, load
+from ckgrow.planning import make_plan
+from ckgrow.spec import Spec
+from ckgrow.verifying import DEFAULT_SAMPLES, Checks, compare_checkpoints, hash_checkpoint
+
+Source = str | Path | Tensors
+SpecSource = str | Path | Mapping[str, Any]
+
+
+def inspect(
+    checkpoint: Source,
+    *,
+    architecture: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+) -> InspectDocument:
+    """What a checkpoint is, and what can grow in it."""
+    with load(checkpoint, Wish(architecture, options or {}, weights)) as loaded:
+        return describe_checkpoint(loaded)
+
+
+def plan(teacher: Source, spec: SpecSource, *, weights: str | None = None) -> PlanDocument:
+    """What ``apply`` would do, tensor by tensor."""
+    read = _spec(spec)
+    with load(teacher, _wish(read, weights)) as loaded:
+        return describe_plan(make_plan(loaded, read))
+
+
+def apply(
+    teacher: Source,
+    spec: SpecSource,
+    output: str | Path,
+    *,
+    workers: int | None = None,
+    force: bool = False,
+    keep_failed: bool = False,
+    check: bool = True,
+    weights: str | None = None,
+    watching: Watching | None = None,
+    announce: Callable[[PlanDocument], None] | None = None,
+) -> ApplyDocument:
+    """Grows ``teacher`` by ``spec`` into the file ``output``, and verifies it unless told not to.
+
+    ``announce`` is told the plan before anything is written. The document's ``status`` is
+    ``failed``, and no file is left, when the verdict is no.
+    """
+    read = _spec(spec)
+    checks = Checks(samples=read.verify.samples, quick=True) if check else None
+    run = Run(workers or os.cpu_count() or 1, force, keep_failed, checks)
+    with load(teacher, _wish(read, weights)) as loaded:
+        made = make_plan(loaded, read)
+        if announce is not None:
+            announce(describe_plan(made))
+        return write_student(made, Path(output), run, watching or Unwatched())
+
+
+def verify(
+    teacher: Source,
+    student: Source,
+    *,
+    samples: int = DEFAULT_SAMPLES,
+    seed: int = 0,
+    inputs: str | Path | None = None,
+    expect: str | Path | None = None,
+    quick: bool = False,
+    rtol: float | None = None,
+    atol: float | None = None,
+    architecture: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    workers: int | None = None,
+    watching: Watching | None = None,
+) -> VerifyDocument:
+    """Whether two checkpoints compute the same function."""
+    checks = Checks(
+        samples,
+        seed,
+        Path(inputs) if inputs is not None else None,
+        Path(expect) if expect is not None else None,
+        quick,
+        rtol,
+        atol,
+    )
+    watched = watching or Unwatched()
+    stated = Wish(architecture, options or {}, binding=False)
+    with load(student, stated) as after, load(teacher, _like(after, stated, weights)) as before:
+        watched.begin("reading both files", 0)
+        threads = workers or os.cpu_count() or 1
+        hashes = {
+            "teacher": hash_checkpoint(before, threads),
+            "student": hash_checkpoint(after, threads),
+        }
+        return compare_checkpoints(
+            before, after, checks, hashes=hashes, progress=lambda what: watched.begin(what, 0)
+        )
+
+
+def _spec(source: SpecSource) -> Spec:
+    if isinstance(source, Mapping):
+        return spec_language.from_dict(source)
+    return spec_language.parse(source)
+
+
+def _wish(spec: Spec, weights: str | None) -> Wish:
+    return Wish(spec.teacher.architecture, spec.teacher.options, weights)
+
+
+def _like(student: Loaded, stated: Wish, weights: str | None) -> Wish:
+    """What was stated when the student was grown holds for its teacher too, unless overruled."""
+    if student.provenance is None or stated.architecture or stated.options:
+        return Wish(stated.architecture, stated.options, weights)
+    provenance = student.provenance
+    return Wish(provenance.architecture, provenance.options, weights, binding=False)

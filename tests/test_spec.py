@@ -1,0 +1,375 @@
+"""The growth spec: what is read, what is refused, and in which words."""
+
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ckgrow import spec
+from ckgrow.errors import FileError, SpecError
+from ckgrow.spec_errors import MOST_PROBLEMS
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")
+WIDEN = "steps:\n  - widen: conv1\n    factor: 2\n"
+DEEPEN = "steps:\n  - deepen: layer3\n"
+
+
+def refusal(text):
+    with pytest.raises(SpecError) as caught:
+        spec.parse_text(text, "spec.yaml")
+    return str(caught.value)
+
+
+def only_step(text):
+    (step,) = spec.parse_text(text).steps
+    return step
+
+
+def test_defaults():
+    read = spec.parse_text(WIDEN)
+    assert (read.version, read.seed, read.verify.samples) == (1, 0, 16)
+    assert (read.teacher.architecture, read.teacher.options) == (None, {})
+    (step,) = read.steps
+    assert isinstance(step, spec.WidenStep)
+    assert step.widen == ("conv1",)
+    assert (step.factor, step.to, step.by, step.multiple_of) == (2.0, None, None, None)
+    assert (step.method, step.split, step.copies) == ("net2wider", "unequal", "even")
+    assert (step.noise, step.rescale) == (None, None)
+
+
+def test_defaults_of_deepen():
+    step = only_step(DEEPEN)
+    assert isinstance(step, spec.DeepenStep)
+    assert step.deepen == ("layer3",)
+    assert (step.layers, step.blocks, step.after, step.at) == (None, None, None, "end")
+    assert (step.method, step.fill) == (None, "match-std")
+
+
+def test_everything_given():
+    read = spec.parse_text(
+        """
+        version: 1
+        seed: 7
+        teacher:
+          architecture: convnet
+          options: {input: [3, 224, 224], pool: {conv1: max 2}, bias: true, epsilon: 1e-3}
+        steps:
+          - widen: ["conv*", fc1]
+            by: 16
+            multiple_of: 8
+            split: per-channel
+            copies: random
+            noise: {kind: gaussian, scale: 0.1}
+            rescale: 0.5
+          - {deepen: layer3, blocks: 2, after: 1, method: zero-init, fill: he}
+        verify: {samples: 4}
+        """
+    )
+    assert read.seed == 7
+    assert read.teacher.options == {
+        "input": [3, 224, 224],
+        "pool": {"conv1": "max 2"},
+        "bias": True,
+        "epsilon": 0.001,
+    }
+    widen, deepen = read.steps
+    assert widen.widen == ("conv*", "fc1")
+    assert widen.noise == spec.Noise(kind="gaussian", scale=0.1)
+    assert (deepen.blocks, deepen.after, deepen.method, deepen.fill) == (2, 1, "zero-init", "he")
+
+
+def test_noise_may_be_called_none():
+    assert only_step(WIDEN + "    noise: none").noise is None
+    assert only_step(WIDEN + "    noise: {kind: zero-sum}").noise.scale == 0.3
+
+
+def test_a_step_knows_where_it_stands():
+    read = spec.parse_text(WIDEN + "  # a comment\n  - deepen: fc\n", "my.yaml")
+    assert [step.where for step in read.steps] == ["my.yaml:2", "my.yaml:5"]
+    read = spec.from_dict(spec.canonical(read))
+    assert [step.where for step in read.steps] == ["step 1", "step 2"]
+
+
+def test_a_spec_cannot_be_changed():
+    read = spec.parse_text(WIDEN)
+    with pytest.raises(ValidationError, match="frozen"):
+        read.steps[0].factor = 3.0
+
+
+def test_a_file_is_read(tmp_path):
+    path = tmp_path / "grow.yaml"
+    path.write_text(WIDEN, encoding="utf-8")
+    assert spec.parse(path).steps[0].where == f"{path}:2"
+    with pytest.raises(FileError, match="cannot be read"):
+        spec.parse(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("3", "spec.yaml:1: the spec must be a mapping; got 3"),
+        ("[a]", "the spec must be a mapping; got a list"),
+        ("~", "the spec must be a mapping; got nothing"),
+        ("seed: 1", "steps is missing"),
+        ("seed: 1\nsteps:", "spec.yaml:2: steps has no value"),
+        ("steps: []", "steps is empty; it needs at least one step"),
+        ("steps: widen", "steps must be a list; got the text 'widen'"),
+        ("version: 2\n" + WIDEN, "version 2 is not known; this ckgrow reads version 1"),
+        ("version: true\n" + WIDEN, "version must be a whole number; got true"),
+        ("version: 1.0\n" + WIDEN, "version must be a whole number; got 1.0"),
+        (WIDEN + "seed: -1", "spec.yaml:4: seed must be at least 0; got -1"),
+        (WIDEN + "seed: " + "9" * 99, "seed must be less than 9223372036854775808"),
+        (WIDEN + "seeds: 1", "unknown key 'seeds' in the spec; did you mean 'seed'?"),
+        (WIDEN + "verify: {samples: 0}", "verify.samples must be at least 1; got 0"),
+        (WIDEN + "verify: {samples: 5000}", "verify.samples must be at most 4096; got 5000"),
+        (WIDEN + "verify: {sample: 1}", "unknown key 'sample' in verify; did you mean 'samples'?"),
+        (WIDEN + "verify: 3", "verify must be a mapping; got 3"),
+        (WIDEN + "teacher: {architecture: 3}", "teacher.architecture must be text; got 3"),
+        (WIDEN + "teacher: {options: x}", "teacher.options must be a mapping; got the text 'x'"),
+        (
+            WIDEN + "teacher:\n  options:\n    input: 3\n    activation:\n",
+            "spec.yaml:7: teacher.options.activation has no value; give it one, or remove the key",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_file(text, said):
+    assert said in refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps: [x]", "step 1 must be a mapping with a verb (widen, deepen); got the text 'x'"),
+        ("steps:\n- factor: 2", "step 1 has no verb; its keys are 'factor'; the verbs are widen"),
+        ("steps: [{}]", "step 1 has no verb; its keys are none"),
+        ("steps:\n- wident: a", "no verb but the unknown key 'wident'; did you mean 'widen'?"),
+        ("steps:\n- kernel: a\n  to: 5", "step 1 has no verb; its keys are 'kernel', 'to'"),
+        ("steps:\n- {widen: a, deepen: b}", "several verbs, 'widen' and 'deepen'; make a step of"),
+        (WIDEN + "  - deepen: a\n    layer: 1", "spec.yaml:5: unknown key 'layer' in step 2; did"),
+        (WIDEN.replace("factor", "facter"), "spec.yaml:3: unknown key 'facter' in step 1; did you"),
+        (WIDEN + "    zzz: 1", "unknown key 'zzz' in step 1; known are widen, factor, to, by,"),
+        (WIDEN + '    "\\e[31m": 1', r"unknown key '\x1b[31m' in step 1"),
+        (WIDEN.replace(": 2", ": two"), "factor in step 1 must be a number; got the text 'two'"),
+        (WIDEN.replace(": 2", ": '2'"), "factor in step 1 must be a number; got the text '2'"),
+        (WIDEN.replace(": 2", ": true"), "factor in step 1 must be a number; got true"),
+        (WIDEN.replace(": 2", ": [2]"), "factor in step 1 must be a number; got a list"),
+        (WIDEN.replace(": 2", ":"), "factor in step 1 has no value; give it one, or remove"),
+        (WIDEN.replace(": 2", ": 0"), "factor in step 1 must be greater than 0; got 0"),
+        (WIDEN.replace(": 2", ": -1.5"), "factor in step 1 must be greater than 0; got -1.5"),
+        (WIDEN.replace(": 2", ": 1e9"), "factor in step 1 must be at most 10000; got 1000000000.0"),
+        (WIDEN.replace(": 2", ": .nan"), "spec.yaml:3: .nan is not a finite number"),
+        (WIDEN.replace("factor", "to").replace("2", "1.5"), "to in step 1 must be a whole number"),
+        (WIDEN.replace("factor", "by").replace("2", "0"), "by in step 1 must be at least 1; got 0"),
+        (WIDEN.replace("factor: 2", "to: 99999999999"), "must be at most 2147483648; got 999999"),
+        (WIDEN + "    to: 3", "step 1 has 'factor' and 'to', which exclude each other; keep one"),
+        (WIDEN.replace("    factor: 2", ""), "step 1 needs one of 'factor', 'to' and 'by'"),
+        (WIDEN + "    multiple_of: 0", "multiple_of in step 1 must be at least 1; got 0"),
+        (WIDEN + "    method: 3", "method in step 1 must be text; got 3"),
+        (
+            WIDEN + "    split: unequl",
+            "spec.yaml:4: split in step 1 must be 'unequal', 'select', 'per-channel' or 'uniform'; "
+            "got the text 'unequl'; did you mean 'unequal'?",
+        ),
+        (
+            WIDEN + "    copies: no",
+            "copies in step 1 must be 'even' or 'random'; got the text 'no'",
+        ),
+        (WIDEN + "    rescale: 1/2", "rescale in step 1 must be a number; got the text '1/2'"),
+        (
+            WIDEN + "    noise: zero-sum",
+            "must be none, or a mapping such as {kind: zero-sum, scale",
+        ),
+        (WIDEN + "    noise:", "noise in step 1 has no value"),
+        (WIDEN + "    noise: {scale: 1}", "noise.kind in step 1 is missing"),
+        (
+            WIDEN + "    noise: {kind: zero}",
+            "noise.kind in step 1 must be 'zero-sum' or 'gaussian'",
+        ),
+        (
+            WIDEN + "    noise:\n      kind: gaussian\n      scal: 1",
+            "spec.yaml:6: unknown key 'scal'",
+        ),
+        (WIDEN + "    noise: {kind: gaussian, scale: 0}", "noise.scale in step 1 must be greater"),
+        (DEEPEN + "    blocks: 1\n    layers: 1", "has 'layers' and 'blocks', which exclude"),
+        (DEEPEN + "    at: end\n    after: 1", "has 'at' and 'after', which exclude each other"),
+        (DEEPEN + "    layers: 1\n    after: 1", "has 'layers' and 'after', which exclude"),
+        (DEEPEN + "    at: start", "at in step 1 must be 'end'; got the text 'start'"),
+        (DEEPEN + "    after: 0", "after in step 1 must be at least 1; got 0"),
+        (DEEPEN + "    blocks: 1000000", "blocks in step 1 must be at most 1000"),
+        (DEEPEN + "    fill: hee", "got the text 'hee'; did you mean 'he'?"),
+        (DEEPEN + "    factor: 2", "unknown key 'factor' in step 1; known are deepen, layers,"),
+    ],
+)
+def test_what_is_wrong_with_a_step(text, said):
+    assert said in refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("{a,b}", "widen in step 1 is a mapping, which YAML makes of '{a,b}'; quote the pattern"),
+        ("[34]", "must be text, or a list of texts; got 34; quote the pattern"),
+        ("[34].*", 'quote the pattern: widen: "[34].*"'),
+        ("*conv", 'quote the pattern: widen: "*conv"'),
+        ("3", "must be text, or a list of texts; got 3; quote the pattern"),
+        ("[]", "names no layer"),
+        ("''", "a pattern is empty"),
+        ("'a[b'", "'a[b' has a '[' without its ']'"),
+        ("[a, 'b{c']", "'b{c' has a '{' without its '}'"),
+        ("", "widen in step 1 has no value"),
+    ],
+)
+def test_what_is_wrong_with_a_pattern(pattern, said):
+    message = refusal(WIDEN.replace("conv1", pattern))
+    assert message.startswith("spec.yaml:2: ")
+    assert said in message
+
+
+def test_several_problems_are_listed_in_the_order_of_the_file():
+    said = refusal(WIDEN.replace("2", "two") + "    splt: a\nverify: 1\nseed: x\n")
+    lines = [line.split(": ")[0] for line in said.splitlines()]
+    assert lines == ["spec.yaml:3", "spec.yaml:4", "spec.yaml:5", "spec.yaml:6"]
+
+
+def test_many_problems_are_counted():
+    said = refusal("steps:\n" + "- x\n" * 100).splitlines()
+    assert len(said) == MOST_PROBLEMS + 1
+    assert said[-1] == "... and 95 more problems"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"steps": [{"widen": "a", "factor": float("inf")}]}, "spec: factor in step 1 must be"),
+        ({"steps": [{"widen": "a", "factor": 10**5000}]}, "got a number of more than 20 digits"),
+        ({"steps": [{"widen": "a", "factor": 1 + 2j}]}, "got a Python complex"),
+        ({3: 4}, "is a key that is not text"),
+        ({"teacher": {"options": {"a": [float("nan")]}}}, "teacher.options.a.0 must be a value"),
+        ({"teacher": {"options": {"a": {1: 2}}}}, "teacher.options.a has a key that is not text"),
+        ({"teacher": {"options": {"a": {1, 2}}}}, "got a Python set"),
+    ],
+)
+def test_what_only_python_can_get_wrong(given, said):
+    with pytest.raises(SpecError) as caught:
+        spec.from_dict(given)
+    assert said in str(caught.value)
+
+
+def test_options_that_hold_themselves_are_refused():
+    options = {}
+    options["again"] = options
+    with pytest.raises(SpecError, match="nested more than 32 deep"):
+        spec.from_dict({"teacher": {"options": options}, "steps": [{"deepen": "a"}]})
+
+
+patterns = st.sampled_from(["a", "layer*.conv[12]", "{a,b}"])
+widen_steps = st.fixed_dictionaries(
+    {"widen": patterns | st.lists(patterns, min_size=1, max_size=2)},
+    optional={
+        "multiple_of": st.integers(1, 64),
+        "split": st.sampled_from(["unequal", "select", "per-channel", "uniform"]),
+        "copies": st.sampled_from(["even", "random"]),
+        "noise": st.just("none") | st.just({"kind": "zero-sum"}),
+        "rescale": st.floats(0.1, 10),
+    },
+).flatmap(
+    lambda step: st.sampled_from([{"factor": 1.5}, {"factor": 2}, {"to": 9}, {"by": 3}]).map(
+        lambda size: {**step, **size}
+    )
+)
+deepen_steps = st.fixed_dictionaries(
+    {"deepen": patterns},
+    optional={"method": st.just("zero-init"), "fill": st.sampled_from(["he", "zeros"])},
+).flatmap(
+    lambda step: st.sampled_from(
+        [{}, {"layers": 2}, {"blocks": 2}, {"after": 1}, {"at": "end"}]
+    ).map(lambda place: {**step, **place})
+)
+specs = st.fixed_dictionaries(
+    {"steps": st.lists(widen_steps | deepen_steps, min_size=1, max_size=3)},
+    optional={"seed": st.integers(0, 2**63 - 1), "teacher": st.just({"options": {"a": [1, "b"]}})},
+)
+
+
+@given(specs)
+def test_the_canonical_form_is_json_and_reads_back_as_itself(given_spec):
+    canonical = spec.canonical(spec.from_dict(given_spec))
+    assert spec.canonical(spec.from_dict(json.loads(json.dumps(canonical)))) == canonical
+
+
+def test_the_canonical_form_holds_the_defaults():
+    assert spec.canonical(spec.parse_text(WIDEN)) == {
+        "version": 1,
+        "seed": 0,
+        "teacher": {"options": {}},
+        "steps": [
+            {
+                "widen": ["conv1"],
+                "factor": 2.0,
+                "method": "net2wider",
+                "split": "unequal",
+                "copies": "even",
+                "noise": "none",
+            }
+        ],
+        "verify": {"samples": 16},
+    }
+
+
+def test_the_json_schema_knows_every_key_and_no_null():
+    schema = spec.json_schema()
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert schema["required"] == ["steps"]
+    assert schema["properties"]["version"]["const"] == 1
+    widen = schema["$defs"]["WidenStep"]
+    assert widen["additionalProperties"] is False
+    assert widen["oneOf"] == [{"required": [size]} for size in ("factor", "to", "by")]
+    assert widen["properties"]["noise"]["anyOf"][0] == {"const": "none"}
+    assert widen["properties"]["widen"]["anyOf"][0] == {"type": "string"}
+    for model in (*schema["$defs"].values(), schema):
+        assert all("description" in field for field in model["properties"].values())
+    assert "null" not in json.dumps(schema)
+
+
+def test_reading_a_spec_imports_nothing_heavy():
+    program = "import ckgrow.spec, sys; print({'torch', 'numpy', 'onnx'} & set(sys.modules))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "set()"
+
+
+def code_blocks(language):
+    return [
+        textwrap.dedent(block)
+        for block in re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize("example", code_blocks("yaml"))
+def test_every_example_of_the_page_is_a_spec(example):
+    assert spec.parse_text(example).steps
+
+
+@pytest.mark.parametrize("example", code_blocks("python"))
+def test_every_program_of_the_page_runs(example):
+    exec(example, {})
+
+
+def test_the_page_explains_every_key():
+    schema = spec.json_schema()
+    for model in (*schema["$defs"].values(), schema):
+        for key in model["properties"]:
+            assert f"`{key}`" in PAGE or f"`{key}:" in PAGE, key
+
+
+def test_the_message_on_the_page_is_the_one_given():
+    assert refusal(WIDEN.replace("factor", "facter")) in PAGE
