@@ -49,7 +49,7 @@ class Atoms:
     def __init__(self) -> None:
         self._count: list[int] = []
         self._parent: list[int] = []
-        self._halves: dict[int, tuple[int, int]] = {}
+        self._pieces: dict[int, tuple[int, ...]] = {}
         self._fixed: dict[int, str] = {}
         self._ties: list[tuple[Axis, Axis]] = []
 
@@ -68,13 +68,15 @@ class Atoms:
     def resolve(self, axis: Iterable[Segment]) -> Axis:
         """The axis in terms of current atoms: unions followed, splits expanded."""
         resolved: list[Segment] = []
-        for segment in axis:
+        waiting = list(axis)[::-1]
+        while waiting:
+            segment = waiting.pop()
             root = self._root(segment.atom)
-            if root in self._halves:
-                halves = (Segment(half, segment.inner) for half in self._halves[root])
-                resolved.extend(self.resolve(halves))
-            else:
+            pieces = self._pieces.get(root)
+            if pieces is None:
                 resolved.append(Segment(root, segment.inner))
+            else:
+                waiting.extend(Segment(piece, segment.inner) for piece in reversed(pieces))
         return tuple(resolved)
 
     def repeat(self, axis: Axis, times: int) -> Axis:
@@ -117,6 +119,15 @@ class Atoms:
             position += size
         return tuple(piece)
 
+    def runs(self, axis: Axis, count: int) -> list[Axis]:
+        """The axis cut into ``count`` equal parts, which divide its length."""
+        run = self.length(axis) // count
+        whole = self.resolve(axis)
+        if len(whole) == 1 and whole[0].inner == 1 and count > 1:
+            self._split(whole[0].atom, (run,) * count)
+            return [(segment,) for segment in self.resolve(whole)]
+        return [self.cut(axis, index * run, (index + 1) * run) for index in range(count)]
+
     def settle(self) -> dict[int, int]:
         """Ties as classes: for every current atom the smallest atom it is tied to."""
         pairs: list[tuple[int, int]] = []
@@ -147,7 +158,7 @@ class Atoms:
         return len(self._parent) - 1
 
     def _is_current(self, atom: int) -> bool:
-        return self._parent[atom] == atom and atom not in self._halves
+        return self._parent[atom] == atom and atom not in self._pieces
 
     def _root(self, atom: int) -> int:
         while self._parent[atom] != atom:
@@ -162,12 +173,12 @@ class Atoms:
             if high in self._fixed:
                 self._fixed.setdefault(low, self._fixed[high])
 
-    def _split(self, atom: int, at: int) -> None:
-        halves = (self._new_atom(at), self._new_atom(self._count[atom] - at))
-        self._halves[atom] = halves
+    def _split(self, atom: int, sizes: Sequence[int]) -> None:
+        pieces = tuple(self._new_atom(size) for size in sizes)
+        self._pieces[atom] = pieces
         if atom in self._fixed:
-            for half in halves:
-                self._fixed[half] = self._fixed[atom]
+            for piece in pieces:
+                self._fixed[piece] = self._fixed[atom]
 
     def _boundary(self, axis: Axis, position: int) -> None:
         """Makes ``position`` a boundary between segments, or fixes what it falls into."""
@@ -179,7 +190,7 @@ class Atoms:
                 if rest:
                     self.fix((segment,), "cut in the middle of a repeated channel")
                 else:
-                    self._split(segment.atom, units)
+                    self._split(segment.atom, (units, self._count[segment.atom] - units))
                 return
             start += size
 
@@ -195,8 +206,9 @@ class Atoms:
                     self.fix(second, reason)
                     return []
                 small, large = sorted((a.atom, b.atom), key=self.count)
-                if self._count[small] != self._count[large]:
-                    self._split(large, self._count[small])
+                rest = self._count[large] - self._count[small]
+                if rest:
+                    self._split(large, (self._count[small], rest))
                     break
                 pairs.append((a, b))
             else:

@@ -39,8 +39,7 @@ class Builder:
         **attributes: Attribute,
     ) -> str:
         """Any op with one output; the value is called ``output``, or like the node."""
-        self._add(Node(op, name, tuple(inputs), (output or name,), attributes))
-        return output or name
+        return self._emit(op, name, inputs, output or name, attributes)
 
     def constant(self, name: str, values: object, dtype: str = "int64") -> str:
         """A constant input of a node."""
@@ -99,15 +98,12 @@ class Builder:
         """MaxPool or AveragePool; further attributes as in ONNX (ceil_mode, ...)."""
         spatial = len(self._shapes[x]) - 2
         pads = _each(padding, spatial)
-        return self.node(
-            op,
-            name,
-            [x],
-            kernel_shape=_each(kernel, spatial),
-            strides=_each(stride, spatial),
-            pads=(*pads, *pads),
-            **attributes,
-        )
+        window: dict[str, Attribute] = {
+            "kernel_shape": _each(kernel, spatial),
+            "strides": _each(stride, spatial),
+            "pads": (*pads, *pads),
+        }
+        return self._emit(op, name, [x], name, {**window, **attributes})
 
     def adaptive_average_pool(self, name: str, x: str, size: tuple[int, int]) -> str:
         """Adaptive average pooling: one constant matrix per spatial axis says it exactly."""
@@ -129,13 +125,22 @@ class Builder:
     def _bias(self, name: str) -> list[str]:
         return [f"{name}.bias"] if f"{name}.bias" in self._header else []
 
-    def _add(self, node: Node) -> None:
-        for name in node.inputs:
-            if name and name not in self._shapes and name in self._header:
-                self._shapes[name] = self._header.shape(name)
+    def _emit(
+        self,
+        op: str,
+        name: str,
+        inputs: Sequence[str],
+        output: str,
+        attributes: Mapping[str, Attribute],
+    ) -> str:
+        node = Node(op, name, tuple(inputs), (output,), dict(attributes))
+        for each in node.inputs:
+            if each and each not in self._shapes and each in self._header:
+                self._shapes[each] = self._header.shape(each)
         site = Site.of(node, self._shapes, self._constants)
-        self._shapes.update(zip(node.outputs, rule(node.op).shapes(site), strict=True))
+        self._shapes.update(zip(node.outputs, rule(op).shapes(site), strict=True))
         self._nodes.append(node)
+        return output
 
 
 def _each(value: int | tuple[int, ...], count: int) -> tuple[int, ...]:

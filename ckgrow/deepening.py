@@ -20,6 +20,7 @@ from ckgrow.recipes import Filled, Recipe
 from ckgrow.renaming import (
     Shift,
     functional_name,
+    is_grown_from,
     is_inside,
     new_paths,
     numbered,
@@ -60,7 +61,8 @@ def deepen_layer(
     preserves: Preserves = "exact"
     defect = 0.0
     for _ in range(step.layers or 1):
-        place = place_behind(draft, added[-1] if added else layer, step.where)
+        last = added[-1] if added else _last_grown(draft, layer, step.where)
+        place = place_behind(draft, last, step.where)
         names, made_room = _names_behind(draft, place)
         for shift in made_room:
             draft = renamed(draft, shift)
@@ -125,6 +127,19 @@ def deepen_stage(
         shifts.append(shift)
         warnings.extend(told)
     return Deepened(draft, preserves, 0.0, tuple(warnings), tuple(added), tuple(shifts))
+
+
+def _last_grown(draft: Draft, layer: str, where: str) -> str:
+    """``layer``, or the last of the layers that earlier steps inserted behind it.
+
+    So that the numbers of inserted layers rise in the order in which they compute.
+    """
+    while True:
+        value = place_behind(draft, layer, where).value
+        readers = draft.graph.consumers().get(value, [])
+        if len(readers) != 1 or not is_grown_from(readers[0].name, layer):
+            return layer
+        layer = readers[0].name
 
 
 def _fresh(width: int) -> Origin:

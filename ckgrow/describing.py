@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ckgrow.documents import (
     Amount,
     GroupRow,
@@ -19,7 +21,7 @@ from ckgrow.loading import Loaded
 from ckgrow.ops import Site, rule
 from ckgrow.planning import Plan
 from ckgrow.recipes import history
-from ckgrow.shapes import Shapes, infer_shapes
+from ckgrow.shapes import Shapes
 
 _STATISTICS = (3, 4)
 """BatchNormalization's inputs that are measured, not learned."""
@@ -51,13 +53,12 @@ def describe_checkpoint(loaded: Loaded) -> InspectDocument:
 def describe_plan(plan: Plan) -> PlanDocument:
     """The ``plan`` document."""
     teacher, network = plan.teacher, plan.teacher.network
-    grouping = Draft.of_teacher(network.graph, teacher.header).grouping
     return PlanDocument(
         teacher.label,
         teacher.architecture.name,
         network.options,
         network.assumptions,
-        group_rows(grouping),
+        group_rows(plan.start.grouping),
         tuple(StepRow(**vars(step)) for step in plan.steps),
         plan.preserves,
         tensor_rows(plan),
@@ -71,15 +72,14 @@ def describe_plan(plan: Plan) -> PlanDocument:
 
 def amounts(plan: Plan) -> tuple[Amount, Amount, Amount]:
     """Parameters, bytes and FLOPs of teacher and student."""
-    teacher, graph = plan.teacher, plan.teacher.network.graph
-    shapes = infer_shapes(graph, teacher.header)
+
+    def amount(count: Callable[[Draft], int]) -> Amount:
+        return Amount(count(plan.start), count(plan.draft))
+
     return (
-        Amount(count_parameters(graph, teacher.header), count_parameters(plan.graph, plan.header)),
-        Amount(count_bytes(teacher.header), count_bytes(plan.header)),
-        Amount(
-            count_flops(graph, shapes),
-            count_flops(plan.graph, infer_shapes(plan.graph, plan.header)),
-        ),
+        amount(lambda draft: count_parameters(draft.graph, draft.header)),
+        amount(lambda draft: count_bytes(draft.header)),
+        amount(lambda draft: count_flops(draft.graph, draft.shapes)),
     )
 
 

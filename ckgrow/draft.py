@@ -14,6 +14,7 @@ from ckgrow.groups import Grouping, group_channels
 from ckgrow.header import Header
 from ckgrow.maps import ChannelMap
 from ckgrow.recipes import Recipe, Stored
+from ckgrow.shapes import Shapes
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class Draft:
     def grouping(self) -> Grouping:
         """What grows together, inferred from the graph as it is now."""
         return group_channels(self.graph, couple(self.graph, self.header))
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of every value, parameter and constant."""
+        return self.grouping.coupled.shapes
 
     def with_changes(self, **changes: Any) -> Draft:
         """The next draft; CkgrowError when its tensors no longer fit its graph."""

@@ -86,18 +86,24 @@ class Grouping:
 
     def readers(self, graph: Graph, group: Group) -> tuple[str, ...]:
         """Nodes that pass the channels of ``group`` on, rather than make them or sum over them."""
-        atoms = set(group.atoms)
 
         def holds(value: str) -> bool:
-            axes = self.coupled.values.get(value, ())
-            return any(axis and any(part.atom in atoms for part in axis) for axis in axes)
+            return group.name in self._groups_of_value.get(value, ())
 
         return tuple(
             node.name
             for node in graph.nodes
-            if any(holds(name) for name in node.inputs) and any(map(holds, node.outputs))
+            if any(map(holds, node.inputs)) and any(map(holds, node.outputs))
             if node.name not in group.layers or node.op not in LAYER_OPS
         )
+
+    @cached_property
+    def _groups_of_value(self) -> Mapping[str, frozenset[str]]:
+        of_atom = self.group_of_atom
+        return {
+            value: frozenset(of_atom.get(part.atom, "") for axis in axes if axis for part in axis)
+            for value, axes in self.coupled.values.items()
+        }
 
 
 def group_channels(graph: Graph, coupled: Coupled) -> Grouping:

@@ -36,7 +36,7 @@ def shown(name: str) -> str:
     Plain names come out as they are. Others are quoted, with everything unprintable (control
     characters, terminal escapes, text direction marks, lone surrogates) escaped as Python does.
     """
-    if len(name) <= SHOWN_LENGTH and name.isprintable() and _PLAIN.fullmatch(name):
+    if len(name) <= SHOWN_LENGTH and _PLAIN.fullmatch(name):
         return name
     if len(name) <= SHOWN_LENGTH:
         escaped = "".join(map(_escaped, name))

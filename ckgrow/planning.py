@@ -21,7 +21,8 @@ from ckgrow.spec import DeepenStep, Spec, WidenStep
 from ckgrow.targets import match_names, new_widths
 from ckgrow.widening import widen
 
-WIDENING_RESTS_ON = ("order", "wiring")
+EVERY_STEP_RESTS_ON = ("order", "BatchNorm of each layer")
+"""Facts without which it is not even known what reads what."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,14 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Plan:
-    """A student that is fully described but not made."""
+    """A student that is fully described but not made.
+
+    ``start`` is the teacher before the first step, ``draft`` what the last one made of it.
+    """
 
     teacher: Loaded
     spec: Spec
+    start: Draft
     draft: Draft
     steps: tuple[StepReport, ...]
 
@@ -114,7 +119,7 @@ def make_plan(teacher: Loaded, spec: Spec) -> Plan:
 
     Raises SpecError at the step that cannot be done, CheckpointError for tensors that cannot grow.
     """
-    draft = Draft.of_teacher(teacher.network.graph, teacher.header)
+    start = draft = Draft.of_teacher(teacher.network.graph, teacher.header)
     reports: list[StepReport] = []
     for number, step in enumerate(spec.steps):
         draw = Draw(spec.seed, number)
@@ -124,12 +129,12 @@ def make_plan(teacher: Loaded, spec: Spec) -> Plan:
             draft, report = _deepen(draft, step, draw, teacher)
         reports.append(report)
     infer_shapes(draft.graph, draft.header)
-    return Plan(teacher, spec, draft, tuple(reports))
+    return Plan(teacher, spec, start, draft, tuple(reports))
 
 
 def _widen(draft: Draft, step: WidenStep, draw: Draw, teacher: Loaded) -> tuple[Draft, StepReport]:
     method = widen_method(step.method, step.where)
-    _refuse_defaults(WIDENING_RESTS_ON, teacher, method.name, step.where)
+    _refuse_defaults((), teacher, method.name, step.where)
     grouping = draft.grouping
     widths = new_widths(grouping, step)
     warnings = list(widths.warnings)
@@ -209,9 +214,10 @@ def _meant(
 def _refuse_defaults(facts: tuple[str, ...], teacher: Loaded, method: str, where: str) -> None:
     """A step must not rest on what was merely guessed."""
     for assumption in teacher.network.assumptions:
-        if assumption.fact in facts and assumption.source == "default":
+        rests = assumption.fact in (*EVERY_STEP_RESTS_ON, *facts)
+        if rests and assumption.source == "default":
             raise SpecError(
                 f"{where}: {method} is exact only if the {assumption.fact} is "
-                f"{assumption.value}, and that is a guess; state it in the spec, for instance "
-                f"'teacher: {{options: {{{assumption.fact}: {assumption.value}}}}}'"
+                f"{assumption.value}, which is a guess; state what is true in the spec, under "
+                f"'teacher: options:' (for instance 'options: {{{assumption.fact}: ...}}')"
             )

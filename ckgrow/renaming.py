@@ -107,6 +107,11 @@ def free_name(path: str, taken: Iterable[str]) -> str:
     return f"{path}_grown{number}"
 
 
+def is_grown_from(name: str, path: str) -> bool:
+    """Whether ``name`` was inserted behind the layer at ``path``, or behind what was."""
+    return bool(_GROWN.search(name)) and _GROWN.sub("", name) == _GROWN.sub("", path)
+
+
 def new_paths(
     models: Sequence[str], taken: Iterable[str]
 ) -> tuple[dict[str, str], tuple[Shift, ...]]:

@@ -102,7 +102,7 @@ def load(path: str | os.PathLike[str]) -> Document:
     if len(content) > FILE_BYTES:
         raise SpecError(f"{shown(name)} is larger than {FILE_BYTES} bytes; shorten it")
     try:
-        return loads(content.decode("utf-8-sig"), name)
+        return loads(content.decode("utf-8"), name)
     except UnicodeDecodeError as failure:
         line = content.count(b"\n", 0, failure.start) + 1
         raise SpecError(

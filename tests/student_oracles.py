@@ -1,5 +1,4 @@
-"""What the tests of students share: teachers with random weights, students made in memory, and
-torch's own modules to run both in.
+"""What the tests of students share: random teachers, students made in memory, torch's own forward.
 
 A module may stand on the meta device: ``outputs_of`` gives it all its tensors, of any width.
 """
@@ -8,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,41 +15,32 @@ import torch
 from torch.func import functional_call
 
 from ckgrow import spec
-from ckgrow.draft import Draft
 from ckgrow.execute import execute
-from ckgrow.graph import Graph
-from ckgrow.header import Header, TensorSpec
+from ckgrow.header import Header, numpy_dtype
 from ckgrow.loading import Wish, load
 from ckgrow.memory import MemoryReader
 from ckgrow.planning import Plan, make_plan
 from ckgrow.recipes import Recipe
 
 State = Mapping[str, torch.Tensor]
-Step = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Student:
-    """A plan and what came of it."""
-
     plan: Plan
     tensors: dict[str, torch.Tensor]
 
 
-@dataclass
 class MemoryWriter:
     """A checkpoint that is written into arrays."""
 
-    header: Header
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, each in self.header.items():
-            self.arrays[name] = np.empty(each.shape, each.dtype if each.dtype != "bfloat16" else 2)
+    def __init__(self, header: Header) -> None:
+        self.arrays = {
+            name: np.empty(each.shape, numpy_dtype(each.dtype)) for name, each in header.items()
+        }
 
     def write(self, name: str, start: int, rows: np.ndarray) -> None:
-        array = self.arrays[name].reshape(self.header.shape(name) or (1,))
-        array[start : start + len(rows)] = rows
+        np.atleast_1d(self.arrays[name])[start : start + len(rows)] = rows
 
     def finish(self, replacements: Mapping[str, str]) -> None:
         """Nothing waits to be flushed."""
@@ -59,22 +49,80 @@ class MemoryWriter:
         """Nothing waits to be removed."""
 
 
-def made(recipes: Mapping[str, Recipe], tensors: Mapping[str, Any], workers: int = 2):
-    """The arrays of ``recipes`` over a teacher in memory."""
+def arrays_of(
+    recipes: Mapping[str, Recipe], teacher: Mapping[str, Any], workers: int = 2
+) -> dict[str, np.ndarray]:
+    """What ``recipes`` make of a teacher in memory."""
     writer = MemoryWriter(Header({name: recipe.spec for name, recipe in recipes.items()}))
-    execute(recipes, MemoryReader(tensors).read, writer, workers)
+    execute(recipes, MemoryReader(teacher).read, writer, workers)
     return writer.arrays
 
 
-def grown(
-    state: State, *steps: Step, seed: int = 0, workers: int = 2, **teacher: Any
-) -> Student:
+def grown(state: State, *steps: Mapping[str, Any], seed: int = 0, **teacher: Any) -> Student:
     """The student of a teacher in memory; ``teacher`` is that section of a spec."""
     read = spec.from_dict({"seed": seed, "teacher": teacher, "steps": list(steps)})
     with load(state, Wish(read.teacher.architecture, read.teacher.options)) as loaded:
         plan = make_plan(loaded, read)
-        prefix = loaded.prefix
-    recipes = {prefix + name: recipe for name, recipe in plan.draft.recipes.items()}
-    arrays = made(plan.draft.recipes, {n.removeprefix(prefix): t for n, t in state.items()})
-    assert arrays.keys() == plan.draft.recipes.keys()
-    return Student(plan, {name: torch.from_numpy(arrays[name.removeprefix(prefix)]) for name in recipes})
+        bare = {name.removeprefix(loaded.prefix): each for name, each in state.items()}
+        made = arrays_of(plan.draft.recipes, bare)
+        return Student(plan, {loaded.prefix + k: torch.from_numpy(v) for k, v in made.items()})
+
+
+def random_state(module: torch.nn.Module, seed: int = 0, shrink: int = 1) -> dict[str, Any]:
+    """Tensors for a module on the meta device: BatchNorm's statistics are not the initial ones.
+
+    ``shrink`` divides every width that it divides, so that a large network becomes a small one
+    of the same wiring (kernels keep their size).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: _random(name, (*_shrunk(each.shape[:2], shrink), *each.shape[2:]), generator)
+        if each.is_floating_point()
+        else torch.tensor(7)  # batches that BatchNorm has seen
+        for name, each in module.state_dict().items()
+    }
+
+
+def _shrunk(shape: Sequence[int], shrink: int) -> tuple[int, ...]:
+    return tuple(size // shrink if size % shrink == 0 else size for size in shape)
+
+
+def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    if len(shape) > 1:
+        return torch.randn(shape, generator=generator) * math.sqrt(2 / math.prod(shape[1:]))
+    if name.endswith(("bias", "running_mean")):
+        return torch.randn(shape, generator=generator) * 0.2
+    return torch.rand(shape, generator=generator) + 0.5  # gamma and variance
+
+
+def images(count: int, *size: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn((count, *size), generator=torch.Generator().manual_seed(seed))
+
+
+def outputs_of(
+    module: torch.nn.Module, state: State, x: torch.Tensor, dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, ...]:
+    """The module's own forward on exactly these tensors, in ``dtype``."""
+    tensors = {n: each.to(dtype) if each.is_floating_point() else each for n, each in state.items()}
+    with torch.no_grad():
+        made = functional_call(module, tensors, (x.to(dtype),), strict=True)
+    return tuple(made) if isinstance(made, tuple) else (made,)
+
+
+def deviation(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
+    """The largest difference of any output, in units of that output's scale."""
+    worst = 0.0
+    for before, after in zip(expected, found, strict=True):
+        scale = before.abs().max()
+        assert torch.isfinite(scale)
+        assert (before - before[0]).abs().max() > 1e-3 * scale, "the outputs do not vary"
+        assert before.shape == after.shape
+        worst = max(worst, float((after - before).abs().max() / scale))
+    return worst
+
+
+def on_meta(constructor: Any, *arguments: Any, **options: Any) -> torch.nn.Module:
+    """A module without memory of its own, in eval mode."""
+    with torch.device("meta"):
+        module: torch.nn.Module = constructor(*arguments, **options)
+    return module.eval()

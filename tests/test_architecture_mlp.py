@@ -129,6 +129,7 @@ def test_a_module_list_has_functional_activations():
         (["hidden_a", "hidden_b", "head"], [4, 4, 4, 2], "default"),
         (["fc1", "fc1_grown1", "fc1_grown2", "fc2"], [4, 6, 6, 6, 6], "checkpoint"),
         (["start", "start_grown1", "hidden", "out"], [4, 6, 6, 6, 2], "checkpoint"),
+        (["fc1", "fc1_grown2", "fc1_grown1", "fc2"], [4, 6, 9, 6, 2], "checkpoint"),
         (["only"], [4, 2], "checkpoint"),
     ],
 )

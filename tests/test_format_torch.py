@@ -177,14 +177,26 @@ def test_containers_without_a_teacher(value, weights, error, words, tmp_path):
         (lambda: torch.ones(2, dtype=torch.complex64), "complex64, which is complex"),
         (lambda: torch.ones(2, device="meta"), "has no data"),
         (lambda: torch.ones(1).expand(5), "repeats the 4 bytes"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "is nested"),
         (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "is quantized"),
     ],
-    ids=["sparse", "csr", "complex", "meta", "expanded", "quantized"],
+    ids=["sparse", "csr", "complex", "meta", "expanded", "nested", "quantized"],
 )
 def test_tensors_that_are_not_plain_are_refused_by_name(make, words, tmp_path):
     message = refusal(save({"fine": torch.ones(2), "conv.weight": make()}, tmp_path / "a.pt"))
     assert "tensor conv.weight" in message
     assert words in message
+
+
+class Tagged(torch.Tensor):
+    pass
+
+
+def test_extensions_of_tensors_are_refused(tmp_path):
+    path = save({"w": torch.ones(2).as_subclass(Tagged)}, tmp_path / "a.pt")
+    assert "Tagged" in refusal(path)
+    with torch.serialization.safe_globals([Tagged]):  # torch lets libraries vouch for theirs
+        assert "tensor w is a Tagged, more than a tensor" in refusal(path)
 
 
 class Linear(torch.nn.Linear):
@@ -358,10 +370,23 @@ def test_more_than_memory(tmp_path, monkeypatch):
     assert ".safetensors" in refusal(path)
 
 
-def test_recognised_by_content(tmp_path):
-    for layout in LAYOUTS:
-        path = save(one(1), tmp_path / "anything", layout)
-        assert FORMAT.recognises(path, path.read_bytes()[:16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickle_protocols(layout, protocol, tmp_path):
+    """All are recognised; torch reads 2 (its default) and, with a warning of its own, 3."""
+    path = tmp_path / "anything"
+    zipped = LAYOUTS[layout]
+    torch.save(one(1), path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    assert FORMAT.recognises(path, path.read_bytes()[:16])
+    if protocol > 3:
+        assert "not one that torch.save writes by default" in refusal(path)
+        return
+    reader = FORMAT.open(path, None)
+    assert reader.read("w", 0, 2).tolist() == [1, 1]
+    reader.close()
+
+
+def test_another_zip_archive_is_not_ours(tmp_path):
     with zipfile.ZipFile(tmp_path / "other", "w") as archive:
         archive.writestr("w.npy", b"")
     assert not FORMAT.recognises(tmp_path / "other", (tmp_path / "other").read_bytes()[:16])

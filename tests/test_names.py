@@ -69,11 +69,10 @@ def test_nearest_keeps_to_the_number_asked_for():
     assert len(nearest("conv", [f"conv{i}" for i in range(9)], 2)) == 2
 
 
-def test_nearest_is_quick_on_names_that_are_long_or_many():
-    started = time.perf_counter()
-    nearest("a" * 1_000_000, ["b" * 1_000_000, "a"])
-    nearest("tensor", (f"tensor.{i}" for i in range(300_000)))
-    assert time.perf_counter() - started < 5
+def test_nearest_does_not_look_at_names_that_are_very_long_or_very_many():
+    assert nearest("conv", ["conv" + "x" * 1000, "conv1"]) == ["conv1"]
+    assert nearest("conv" * 100_000, ["conv" * 40])
+    assert nearest("tensor.0", (f"tensor.{i}" for i in itertools.count()), 1) == ["tensor.0"]
 
 
 def test_natural_key_compares_numbers_as_numbers():
@@ -81,6 +80,10 @@ def test_natural_key_compares_numbers_as_numbers():
     assert sorted(names, key=natural_key) == [
         "a", "a9", "a10b2", "a10b10", "layers", "layers.9", "layers.9.bias", "layers.10",
     ]  # fmt: skip
+
+
+def test_natural_key_looks_through_leading_zeros():
+    assert sorted(["a9", "a010", "a01"], key=natural_key) == ["a01", "a9", "a010"]
 
 
 def test_natural_key_takes_more_digits_than_python_converts():

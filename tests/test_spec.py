@@ -249,6 +249,7 @@ def test_many_problems_are_counted():
     ("given", "said"),
     [
         ({"steps": [{"widen": "a", "factor": float("inf")}]}, "spec: factor in step 1 must be"),
+        ({"steps": [{"widen": "a", "factor": float("nan")}]}, "must be a finite number; got nan"),
         ({"steps": [{"widen": "a", "factor": 10**5000}]}, "got a number of more than 20 digits"),
         ({"steps": [{"widen": "a", "factor": 1 + 2j}]}, "got a Python complex"),
         ({3: 4}, "is a key that is not text"),
@@ -332,6 +333,7 @@ def test_the_json_schema_knows_every_key_and_no_null():
     widen = schema["$defs"]["WidenStep"]
     assert widen["additionalProperties"] is False
     assert widen["oneOf"] == [{"required": [size]} for size in ("factor", "to", "by")]
+    assert widen["properties"]["factor"]["type"] == "number"
     assert widen["properties"]["noise"]["anyOf"][0] == {"const": "none"}
     assert widen["properties"]["widen"]["anyOf"][0] == {"type": "string"}
     for model in (*schema["$defs"].values(), schema):

@@ -155,6 +155,7 @@ def test_what_is_refused_and_where(text, said):
 )
 def test_a_pattern_without_quotes_is_told_to_be_quoted(text, fix):
     said = refusal(text)
+    assert said.isprintable()
     for part in fix.split("|"):
         assert part in said
 
@@ -165,6 +166,10 @@ def test_as_deep_as_allowed_and_one_deeper():
 
     yamlfile.loads(nested(yamlfile.DEPTH), "spec")
     assert "nested more than 32 deep" in refusal(nested(yamlfile.DEPTH + 1))
+
+
+def test_many_lists_side_by_side_are_not_deep():
+    assert len(yamlfile.loads("[" + "[]," * 100 + "]", "spec").value) == 100
 
 
 @pytest.mark.parametrize(
@@ -187,7 +192,8 @@ def test_bombs_are_refused_quickly(text):
 
 
 def test_messages_are_one_line_without_control_characters():
-    for text in ("a: *" + "b" * 100_000, "x" * 100_000 + ": :", "%" * 100_000, '"a' * 50_000):
+    long = "b" * 100_000
+    for text in (f"a: *{long}", f"{long}: :", f"%{long}", f"'a {long}' {long}", f"!{long}!c d"):
         said = refusal(text)
         assert said.isprintable()
         assert len(said) < 500

@@ -57,8 +57,20 @@ def chained(layers: Sequence[Layer]) -> bool:
 
 
 def order(layers: Sequence[Layer]) -> Ordering | None:
-    """The order of a non-empty chain; None when there is none in which the shapes fit."""
-    links = _links(sorted(layers, key=lambda layer: natural_key(layer.name)))
+    """The order of a non-empty chain; None when there is none in which the shapes fit.
+
+    Layers that ckgrow inserted stand in numeric order behind the one they are named after, unless
+    shapes say otherwise.
+    """
+    by_name = sorted(layers, key=lambda layer: natural_key(layer.name))
+    links = _links(by_name)
+    found = _ordered(links)
+    if found is None and len(links) < len(by_name):
+        found = _ordered([_Link((layer,)) for layer in by_name])
+    return found
+
+
+def _ordered(links: Sequence[_Link]) -> Ordering | None:
     natural = tuple(layer for link in links for layer in link.layers)
     in_order = chained(natural)
     if in_order and len({link.family for link in links}) == 1:

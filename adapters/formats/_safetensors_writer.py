@@ -19,7 +19,7 @@ from ckgrow.files import shown_path
 from ckgrow.header import numpy_dtype
 
 from ._rows import rows_shape
-from ._safetensors_header import Layout
+from ._safetensors_layout import Layout
 
 _LARGEST_WRITE = 1 << 30  # one system call takes less than 2 GiB
 

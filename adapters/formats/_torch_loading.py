@@ -72,7 +72,7 @@ def _explained(failure: Exception, place: str) -> str:
             f"{place} needs more memory than there is; torch files are loaded whole, so save the "
             "tensors as .safetensors, which is read piece by piece"
         )
-    cause = "its pickle is not one that torch.save wrote"
+    cause = "its pickle is not one that torch.save writes by default"
     if isinstance(failure, RuntimeError | zipfile.BadZipFile):
         cause = _first_line(text)
     return (

@@ -16,7 +16,8 @@ from ckgrow.files import RegularFile, shown_path
 from ckgrow.header import Header, numpy_dtype
 
 from ._rows import rows_shape
-from ._safetensors_header import MAX_LENGTH, PREFIX_LENGTH, Layout, compose, parse
+from ._safetensors_layout import MAX_LENGTH, PREFIX_LENGTH, Layout, compose
+from ._safetensors_parsing import parse
 from ._safetensors_writer import SafetensorsWriter
 
 

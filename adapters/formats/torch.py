@@ -24,8 +24,10 @@ from ._torch_weights import choose, specs_of
 if TYPE_CHECKING:
     import torch
 
-# The pickled number that opens the layout of torch before 1.6, behind two bytes of protocol.
-_LEGACY_START = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+# A pickle, and the number whose first bytes open the layout of torch before 1.6; newer pickle
+# protocols put a frame between the two.
+_PICKLE_START = b"\x80"
+_LEGACY_START = b"\x8a\nl\xfc\x9c"
 
 
 class TorchReader:
@@ -47,7 +49,7 @@ class TorchReader:
         """Rows ``start`` to ``stop`` of tensor ``name``, in an array of their own."""
         import torch
 
-        spec, tensor = self.header[name], self._tensors[name].detach().resolve_neg()
+        spec, tensor = self.header[name], self._tensors[name]
         shape = rows_shape(name, spec, start, stop)
         rows = (tensor if spec.shape else tensor.reshape(1))[start:stop]
         copied = rows.clone(memory_format=torch.contiguous_format)
@@ -73,7 +75,7 @@ class Torch:
 
     def recognises(self, path: Path, start: bytes) -> bool:
         """The old layout by its first number, the new one by the pickle in its zip archive."""
-        if start[2:].startswith(_LEGACY_START):
+        if start.startswith(_PICKLE_START) and _LEGACY_START in start:
             return True
         return start.startswith(ZIP_START) and _holds_a_pickle(path)
 

@@ -113,9 +113,7 @@ def window(node: Node, spatial: int) -> tuple[tuple[int, ...], ...]:
 def tie_runs(coupling: Coupling, axis: Axis, runs: int) -> None:
     """Cuts an axis into equal runs that stay equally long, as convolution groups must."""
     if runs > 1:
-        run = coupling.atoms.length(axis) // runs
-        cut = coupling.atoms.cut
-        coupling.atoms.tie([cut(axis, index * run, (index + 1) * run) for index in range(runs)])
+        coupling.atoms.tie(coupling.atoms.runs(axis, runs))
 
 
 RULES = (Conv(),)

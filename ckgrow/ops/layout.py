@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ckgrow.axes import Axis
@@ -176,7 +177,10 @@ class Split(Layout):
             size if axis is None else growth.length(axis)
             for axis, size in zip(axes, sizes, strict=True)
         ]
-        return site.node, {} if grown == list(sizes) else {1: Constant.of(grown)}
+        if grown == list(sizes):
+            return site.node, {}
+        attributes = {k: v for k, v in site.node.attributes.items() if k != "num_outputs"}
+        return replace(site.node, attributes=attributes), {1: Constant.of(grown)}
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         import torch

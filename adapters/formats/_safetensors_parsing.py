@@ -1,10 +1,9 @@
-"""The header of a safetensors file: bytes to layout, and layout to bytes.
+"""Parses the header of a safetensors file.
 
-The format (https://github.com/huggingface/safetensors, "Format"): 8 bytes of little-endian length,
-that many bytes of JSON, then the data without a gap. Everything the reference library rejects is
-rejected here, and a little more, where the library is lenient and two readers could disagree:
-duplicate names, anything before ``{``, keys that the format does not know, entries written as
-arrays, ``null`` as metadata, ranks over 64, and shapes whose non-zero part overflows 63 bits.
+Everything the reference library rejects is rejected here, and a little more, where the library is
+lenient and two readers could disagree: duplicate names, anything before ``{``, keys that the format
+does not know, entries written as arrays, ``null`` as metadata, elements of less than a byte, ranks
+over 64, and shapes whose non-zero part overflows 63 bits.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ import gc
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,48 +21,11 @@ from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, TensorSpec, numpy_dtype
 from ckgrow.names import shown
 
-PREFIX_LENGTH = 8
-"""Bytes of the length that stands before the JSON."""
+from ._safetensors_layout import METADATA, NUMPY_NAMES, PREFIX_LENGTH, Layout, require_text
 
-MAX_LENGTH = 100_000_000
-"""Longest JSON in bytes; the reference library refuses more."""
-
-_METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _MAX_RANK = 64  # numpy's
 _MAX_BYTES = 2**63 - 1
-
-_NUMPY_NAMES = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "U16": "uint16",
-    "I16": "int16",
-    "U32": "uint32",
-    "I32": "int32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F32": "float32",
-    "F64": "float64",
-    "C64": "complex64",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-}
-_STORED_NAMES = {numpy_name: stored for stored, numpy_name in _NUMPY_NAMES.items()}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where everything stands: ``offsets`` in bytes from the beginning of the file."""
-
-    header: Header
-    offsets: Mapping[str, int]
-    metadata: Mapping[str, str]
 
 
 def parse(text: bytes, file_size: int, place: str) -> Layout:
@@ -73,12 +34,12 @@ def parse(text: bytes, file_size: int, place: str) -> Layout:
     Raises CheckpointError, which names the file as ``place``.
     """
     with _uncollected():
-        return _parse(text, file_size, place)
+        return _layout(text, file_size, place)
 
 
-def _parse(text: bytes, file_size: int, place: str) -> Layout:
+def _layout(text: bytes, file_size: int, place: str) -> Layout:
     entries = _entries(text, place)
-    metadata = _metadata(entries.pop(_METADATA, {}), place)
+    metadata = _metadata(entries.pop(METADATA, {}), place)
     specs: dict[str, TensorSpec] = {}
     spans: list[tuple[int, int, str]] = []
     for name, entry in entries.items():
@@ -92,48 +53,12 @@ def _parse(text: bytes, file_size: int, place: str) -> Layout:
     return Layout(Header(specs), offsets, metadata)
 
 
-def compose(header: Header, metadata: Mapping[str, str], place: str) -> tuple[bytes, Layout]:
-    """The first bytes of a file (length and JSON) that holds these tensors, and its layout.
-
-    Tensors are named in the order of ``header``; the data of wider elements comes first, so that
-    every element is aligned to its own size. Raises CheckpointError for what the format cannot
-    hold.
-    """
-    entries: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
-    begins: dict[str, int] = {}
-    position = 0
-    for name in sorted(header, key=lambda each: -header[each].itemsize):
-        begins[name] = position
-        position += header[name].nbytes
-    for name, spec in header.items():
-        if name == _METADATA:
-            raise CheckpointError(f"{place}: safetensors cannot hold a tensor called {_METADATA}")
-        if spec.dtype not in _STORED_NAMES:
-            raise CheckpointError(
-                f"{place}: safetensors cannot hold tensor {shown(name)} of dtype {spec.dtype}"
-            )
-        entries[name] = {
-            "dtype": _STORED_NAMES[spec.dtype],
-            "shape": list(spec.shape),
-            "data_offsets": [begins[name], begins[name] + spec.nbytes],
-        }
-    _require_text((*header, *metadata, *metadata.values()), place)
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > MAX_LENGTH:
-        raise CheckpointError(
-            f"{place}: names, shapes and metadata need {len(text)} bytes of header; safetensors "
-            f"allows {MAX_LENGTH}"
-        )
-    start = len(text).to_bytes(PREFIX_LENGTH, "little") + text
-    offsets = {name: len(start) + begin for name, begin in begins.items()}
-    return start, Layout(header, offsets, dict(metadata))
-
-
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Holds Python's cycle collector: a header is up to a million objects without one cycle, and
-    looking through them again and again doubles the time."""
+    """Holds Python's cycle collector.
+
+    A header is up to a million objects without a cycle; looking through them doubles the time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -164,7 +89,7 @@ def _entries(text: bytes, place: str) -> dict[str, Any]:
             f"{place} is damaged: its header is not JSON ({failure}); fetch or save the file again"
         ) from None
     if "\\u" in decoded:  # JSON can spell halves of characters, which UTF-8 cannot hold
-        _require_text(entries, place)
+        require_text(entries, place)
     return entries
 
 
@@ -188,10 +113,10 @@ def _whole(digits: str) -> int:
 def _metadata(entry: Any, place: str) -> dict[str, str]:
     if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
         raise CheckpointError(
-            f"{place}: {_METADATA} must be an object of strings; save the file again without it, "
+            f"{place}: {METADATA} must be an object of strings; save the file again without it, "
             "and give a tensor another name"
         )
-    _require_text((*entry, *entry.values()), place)
+    require_text((*entry, *entry.values()), place)
     return entry
 
 
@@ -202,11 +127,11 @@ def _tensor(name: str, entry: Any, place: str) -> tuple[TensorSpec, int, int]:
             "alone; save the file again"
         )
     stored, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    dtype = _NUMPY_NAMES.get(stored) if isinstance(stored, str) else None
+    dtype = NUMPY_NAMES.get(stored) if isinstance(stored, str) else None
     if dtype is None:
         raise CheckpointError(
             f"{place}: tensor {shown(name)} has dtype {shown(str(stored))}, which ckgrow cannot "
-            f"read; it reads {', '.join(_NUMPY_NAMES)}"
+            f"read; it reads {', '.join(NUMPY_NAMES)}"
         )
     if not _is_whole(shape) or not _is_whole(offsets) or len(offsets) != 2:
         raise CheckpointError(
@@ -261,13 +186,3 @@ def _require_gapless(spans: list[tuple[int, int, str]], available: int, place: s
             f"{place} has {available - position} bytes after its last tensor; the file is damaged, "
             "fetch or save it again"
         )
-
-
-def _require_text(texts: Iterable[str], place: str) -> None:
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise CheckpointError(
-                f"{place}: the name {shown(text)} is no valid Unicode; rename it"
-            ) from None
