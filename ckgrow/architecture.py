@@ -68,7 +68,7 @@ class Network:
     """What an adapter makes of a header.
 
     ``passthrough`` names the keys that no node reads and that travel unchanged
-    (``num_batches_tracked``, an anchor buffer).
+    (``num_batches_tracked``, an anchor buffer); ``options`` are those that were stated.
     """
 
     graph: Graph

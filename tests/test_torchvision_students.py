@@ -74,9 +74,8 @@ def stock(name, **options):
 
 
 @pytest.mark.parametrize("name", sampled(RESNETS, QUICK))
-def test_widened_resnet(name):
-    module = stock(name)
-    assert_widened_exactly(module, RESNETS[name], (3, 64, 64))
+def test_widened_resnet(name, amount):
+    assert_widened_exactly(stock(name), RESNETS[name], (3, 64, 64), shrink=amount(2, 1))
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg11_bn"])
@@ -113,13 +112,13 @@ def test_widened_inception_without_heads():
 def test_every_split_is_exact(split, copies):
     step = {"widen": "*", "factor": 1.4, "split": split, "copies": copies}
     cases = {"everything": ({**step, "multiple_of": 2},)}
-    assert_widened_exactly(small_resnet(), cases, (3, 32, 32))
+    assert_widened_exactly(small_resnet(), cases, (3, 32, 32), shrink=4)
 
 
 def test_zero_sum_noise_is_exact():
     noise = {"kind": "zero-sum", "scale": 0.3}
     cases = {"noise": ({"widen": "*", "factor": 2.3, "multiple_of": 2, "noise": noise},)}
-    assert_widened_exactly(small_resnet(), cases, (3, 32, 32))
+    assert_widened_exactly(small_resnet(), cases, (3, 32, 32), shrink=4)
 
 
 def assert_widened_exactly(module, cases, size, *, shrink=1, **options):
@@ -135,18 +134,18 @@ def assert_widened_exactly(module, cases, size, *, shrink=1, **options):
     return len(expected)
 
 
-def small_resnet(depths=(1, 2), block=Bottleneck, **options):
-    """Torchvision's ResNet cannot have two stages, but its last two may have one block."""
-    return on_meta(ResNet, block, [*depths, 1, 1], num_classes=7, **options)
+def small_resnet(depths=(1, 2), block=Bottleneck):
+    """Torchvision's class with one block in each of the last two stages."""
+    return on_meta(ResNet, block, [*depths, 1, 1], num_classes=7)
 
 
 # In float32, widening differs by no more than rounding does
 
 
-@pytest.mark.parametrize("name", ["resnet18"])
-def test_widened_in_single_precision(name):
-    module, x = stock(name), images(4, 3, 64, 64)
-    state = random_state(module)
+@pytest.mark.parametrize("name", sampled(RESNETS, ["resnet18"]))
+def test_widened_in_single_precision(name, amount):
+    module, x = stock(name), images(2, 3, 64, 64)
+    state = random_state(module, shrink=amount(2, 1))
     truth = outputs_of(module, state, x)
     single = outputs_of(module, state, x, torch.float32)
     yardstick = deviation(truth, [each.double() for each in single])
@@ -169,7 +168,7 @@ def test_widened_in_single_precision(name):
 )
 def test_deepened_stages(name, after, added):
     module, x = stock(name), images(2, 3, 64, 64)
-    state = random_state(module)
+    state = random_state(module, shrink=2)
     steps = [{"deepen": stage, "blocks": blocks} for stage, blocks in added.items()]
     student = grown(state, *steps, options={"input": [3, 64, 64]})
     grouped = {"groups": 32, "width_per_group": 4} if name.startswith("resnext") else {}
@@ -180,7 +179,7 @@ def test_deepened_stages(name, after, added):
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_deepened_in_the_middle_of_a_stage(after):
     module, x = small_resnet((3, 1), BasicBlock), images(2, 3, 32, 32)
-    state = random_state(module)
+    state = random_state(module, shrink=2)
     student = grown(state, {"deepen": "layer1", "blocks": 2, "after": after})
     deeper = small_resnet((5, 1), BasicBlock)
     assert_same_bits(module, state, deeper, student, x)
@@ -193,7 +192,7 @@ def test_deepened_in_the_middle_of_a_stage(after):
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 def test_deepened_stage_of_one_strided_block(block):
     module, x = small_resnet((1, 1), block), images(2, 3, 32, 32)
-    state = random_state(module)
+    state = random_state(module, shrink=2)
     student = grown(state, {"deepen": "layer2", "blocks": 1})
     assert_same_bits(module, state, small_resnet((1, 2), block), student, x)
 
@@ -201,7 +200,7 @@ def test_deepened_stage_of_one_strided_block(block):
 @pytest.mark.parametrize("fill", ["match-std", "he", "xavier", "copy"])
 def test_deepened_by_blocks_that_can_learn(fill):
     module, x = small_resnet((2, 1), Bottleneck), images(2, 3, 32, 32)
-    state = random_state(module)
+    state = random_state(module, shrink=2)
     student = grown(state, {"deepen": "layer1", "blocks": 1, "fill": fill})
     assert_same_bits(module, state, small_resnet((3, 1), Bottleneck), student, x)
     new = student.tensors["layer1.2.conv2.weight"]
@@ -229,7 +228,7 @@ def assert_same_bits(module, state, deeper, student, x):
 @pytest.mark.parametrize("kernel", ["layer2.0.conv1", "layer2.0.conv2"])
 def test_deepened_behind_a_convolution_with_batch_norm(kernel):
     module, x = small_resnet((1, 1), Bottleneck), images(2, 3, 32, 32)
-    state = random_state(module)
+    state = random_state(module, shrink=2)
     student = grown(state, {"deepen": kernel, "layers": 2})
     assert student.plan.preserves == "eval"
     norm = kernel.replace("conv", "bn")

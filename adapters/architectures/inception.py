@@ -87,7 +87,7 @@ class Inception:
             graph,
             facts,
             tuple(name for name in header if name not in used),
-            {"input": list(size), "transform_input": transform, "epsilon": epsilon},
+            dict(options),
         )
 
     def stages(self, graph: Graph) -> tuple[Stage, ...]:

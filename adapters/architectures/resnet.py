@@ -77,8 +77,7 @@ class Resnet:
             graph,
             _assumptions(stated, found, conventions, first[2:], size),
             tuple(name for name in header if name not in used),
-            {option.name: stated.value(option.name) for option in self.options}
-            | {"input": list(size), "stem": conventions.stem},
+            dict(options),
         )
 
     def stages(self, graph: Graph) -> tuple[Stage, ...]:

@@ -127,3 +127,12 @@ class Rule(ABC):
 def elements(shape: Shape) -> int:
     """Number of elements of one sample; the batch counts as one."""
     return math.prod(size for size in shape if isinstance(size, int))
+
+
+class Layout(Rule):
+    """An op without arithmetic: it costs nothing, and scaling passes through."""
+
+    homogeneous = True
+
+    def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
+        return 0

@@ -1,0 +1,53 @@
+"""Concat: segment lists are appended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ckgrow.axes import Axis
+from ckgrow.graph import Node, Shape
+from ckgrow.ops.rule import Layout, Site
+
+if TYPE_CHECKING:
+    import torch
+
+    from ckgrow.coupling import Coupling
+
+
+class Concat(Layout):
+    """Concat over ``axis``: segment lists are appended, the same value twice included."""
+
+    op = "Concat"
+
+    def shapes(self, site: Site) -> tuple[Shape, ...]:
+        shapes = [site.shape(index) for index in range(len(site.node.inputs))]
+        axis = site.node.get("axis", 1) % len(shapes[0])
+        rest = {(shape[:axis], shape[axis + 1 :]) for shape in shapes}
+        if len(rest) != 1:
+            raise site.fail(f"shapes {[list(shape) for shape in shapes]} do not fit")
+        total = sum(site.sizes(index, axis)[0] for index in range(len(shapes)))
+        return ((*shapes[0][:axis], total, *shapes[0][axis + 1 :]),)
+
+    def couple(self, site: Site, coupling: Coupling) -> None:
+        inputs = site.node.inputs
+        axis = site.node.get("axis", 1) % len(site.shape())
+        made = list(coupling.axes(inputs[0]))
+        if any(coupling.axes(name)[axis] is not None for name in inputs):
+            joined: Axis = ()
+            for name in inputs:
+                joined += coupling.axis(name, axis)
+            made[axis] = joined
+        for name in inputs[1:]:
+            for dim, other in enumerate(coupling.axes(name)):
+                known = made[dim]
+                if dim != axis and known is not None and other is not None:
+                    coupling.atoms.unify(known, other, f"Concat {site.node.name!r}")
+        coupling.set(site.node.output, tuple(made))
+
+    def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        return (torch.cat(inputs, dim=node.get("axis", 1)),)
+
+
+RULES = (Concat(),)
