@@ -103,9 +103,10 @@ class ChannelMap:
         """This growth followed by ``later``, as one map from the first teacher."""
         if later.width != len(self):
             raise ValueError(f"a map of {later.width} channels cannot follow one onto {len(self)}")
-        copied = self.sources[np.maximum(later.sources, 0)]
-        fresh = np.where(later.sources <= _FIRST_FRESH, later.sources - self.fresh_count, ZERO)
-        return ChannelMap(self.width, np.where(later.sources >= 0, copied, fresh))
+        sources = np.where(later.sources <= _FIRST_FRESH, later.sources - self.fresh_count, ZERO)
+        copied = later.sources >= 0
+        sources[copied] = self.sources[later.sources[copied]]
+        return ChannelMap(self.width, sources)
 
     def runs(self) -> list[Run]:
         """Run-length code: ("copy" | "fresh" | "zero", first, count), first rising by one."""

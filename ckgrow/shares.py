@@ -1,6 +1,6 @@
 """Dividing a weight among copies of its input channel so that the parts sum to it exactly.
 
-A weight w of a format with p significant bits is a whole multiple m of ulp(w), with |m| <= 2^p.
+A weight w of a format with p significant bits is a whole multiple m of ulp(w), with |m| < 2^p.
 Each share is a whole multiple of the same ulp, and the last one is w minus the others: every share
 is representable and the sum is w exactly, whatever the fractions, in every format and for
 subnormal numbers too. (A plain division by 3 is not exact; 3/4 + 1/4 rounds as well.)
@@ -35,7 +35,7 @@ def split_exactly(
     cancelled by the last share. Shares are returned in ``dtype``; shape "*weights share".
     """
     multiple, exponent = whole_multiples(weights, dtype)
-    limit = 2.0 ** _SIGNIFICANT_BITS[dtype]
+    limit = 2.0 ** _SIGNIFICANT_BITS[dtype] - 1.0  # one more overflows for the largest weights
     count = fractions.shape[-1]
     wanted = np.trunc(multiple[..., None] * fractions)
     if noise is not None:
