@@ -48,7 +48,7 @@ def main() -> None:
                 str(student),
                 "--force",
                 "--no-verify",
-            ],  # fmt: skip
+            ],
         }
         lines = report({name: measured(run, student) for name, run in rows.items()})
     results = ROOT / "benchmarks/results" / f"commands-{datetime.date.today()}.md"

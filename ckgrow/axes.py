@@ -200,7 +200,7 @@ class Atoms:
             a_list, b_list = self.resolve(first), self.resolve(second)
             pairs: list[tuple[Segment, Segment]] = []
             for a, b in zip(a_list, b_list, strict=False):
-                if a.inner != b.inner and a.atom != b.atom:
+                if a.inner != b.inner:
                     reason = f"{where} joins channels of different layouts"
                     self.fix(first, reason)
                     self.fix(second, reason)

@@ -15,6 +15,7 @@ from ckgrow.errors import GraphError
 from ckgrow.graph import BATCH, Graph, Node, Shape
 from ckgrow.header import Header
 from ckgrow.ops import Site, rule
+from ckgrow.ops.rule import Coupling
 from ckgrow.shapes import Shapes, infer_shapes
 
 
@@ -43,8 +44,8 @@ class Coupled:
         return sum(self.counts[segment.atom] * segment.inner for segment in axis)
 
 
-class Coupling:
-    """What an op's rule sees while the graph is walked."""
+class _Walk(Coupling):
+    """The coupling while the graph is walked."""
 
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
         self.atoms = Atoms()
@@ -136,7 +137,7 @@ class Coupling:
 def couple(graph: Graph, header: Header) -> Coupled:
     """Infers which channels belong together; every op's rule is asked once, in order."""
     shapes = infer_shapes(graph, header)
-    coupling = Coupling(graph, shapes)
+    coupling = _Walk(graph, shapes)
     for name, shape in graph.inputs.items():
         coupling.set(name, _input_axes(coupling, name, shape))
     for node in graph.nodes:
@@ -150,7 +151,7 @@ def couple(graph: Graph, header: Header) -> Coupled:
     return coupling.settled()
 
 
-def _input_axes(coupling: Coupling, name: str, shape: Shape) -> tuple[Axis | None, ...]:
+def _input_axes(coupling: _Walk, name: str, shape: Shape) -> tuple[Axis | None, ...]:
     channel = 1 if len(shape) in (2, 4, 5) else len(shape) - 1
     axes: list[Axis | None] = [None] * len(shape)
     size = shape[channel]

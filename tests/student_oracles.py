@@ -15,12 +15,15 @@ import torch
 from torch.func import functional_call
 
 from ckgrow import spec
+from ckgrow.architecture import Explanation, Network, Stage
 from ckgrow.execute import execute
+from ckgrow.graph import Graph
 from ckgrow.header import Header, numpy_dtype
-from ckgrow.loading import Wish, load
+from ckgrow.loading import Loaded, Wish, load
 from ckgrow.memory import MemoryReader
 from ckgrow.planning import Plan, make_plan
 from ckgrow.recipes import Recipe
+from ckgrow.registry import runtime
 
 State = Mapping[str, torch.Tensor]
 
@@ -126,3 +129,71 @@ def on_meta(constructor: Any, *arguments: Any, **options: Any) -> torch.nn.Modul
     with torch.device("meta"):
         module: torch.nn.Module = constructor(*arguments, **options)
     return module.eval()
+
+
+class Unnamed:
+    """An architecture that knows nothing but the graph it was given."""
+
+    name = "unnamed"
+    summary = "a graph of a test"
+    options = ()
+
+    def explain(self, header: Header) -> Explanation:
+        return Explanation(frozenset(), tuple(header))
+
+    def build(self, header: Header, options: Mapping[str, Any]) -> Network:
+        raise AssertionError("nothing was explained")
+
+    def stages(self, graph: Graph) -> tuple[Stage, ...]:
+        return ()
+
+    def stock(self, header: Header) -> str | None:
+        return None
+
+
+def grown_graph(
+    graph: Graph, tensors: Mapping[str, np.ndarray], *steps: Mapping[str, Any], seed: int = 0
+) -> tuple[Plan, dict[str, np.ndarray]]:
+    """The student of a bare graph."""
+    reader = MemoryReader(tensors)
+    teacher = Loaded("test", None, reader, "", reader.header, Unnamed(), Network(graph), None)
+    plan = make_plan(teacher, spec.from_dict({"seed": seed, "steps": list(steps)}))
+    return plan, arrays_of(plan.draft.recipes, tensors)
+
+
+def random_arrays(header: Header, seed: int = 0) -> dict[str, np.ndarray]:
+    """Arrays of a header; what is called ``running_var`` is positive."""
+    generator = np.random.default_rng(seed)
+    made: dict[str, np.ndarray] = {}
+    for name, each in header.items():
+        scale = 1 / math.sqrt(max(math.prod(each.shape[1:]), 1))
+        array = generator.standard_normal(each.shape) * scale
+        array = np.abs(array) + 0.5 if name.endswith("running_var") else array
+        made[name] = array.astype(numpy_dtype(each.dtype))
+    return made
+
+
+def run(
+    name: str, graph: Graph, tensors: Mapping[str, np.ndarray], x: np.ndarray
+) -> list[np.ndarray]:
+    """The outputs of a graph in the runtime called ``name``."""
+    session = runtime(name).Session(graph, MemoryReader(tensors).header, tensors.__getitem__)
+    made = session.run(dict.fromkeys(graph.inputs, x))
+    return [made[output] for output in graph.outputs]
+
+
+def assert_same_function(
+    graph: Graph,
+    tensors: Mapping[str, np.ndarray],
+    plan: Plan,
+    student: Mapping[str, np.ndarray],
+    bound: float = 1e-12,
+) -> None:
+    """In float64 up to ``bound`` of the scale, in ONNX Runtime up to rounding."""
+    (shape,) = graph.inputs.values()
+    x = np.random.default_rng(5).standard_normal((3, *shape[1:])).astype(np.float32)
+    for name, limit in (("torch_float64", bound), ("onnxruntime", 2e-4)):
+        before = run(name, graph, tensors, x)
+        after = run(name, plan.graph, student, x)
+        expected, found = (list(map(torch.from_numpy, each)) for each in (before, after))
+        assert deviation(expected, found) <= limit

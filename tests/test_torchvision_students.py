@@ -40,7 +40,7 @@ RESNETS = {
 CHAINS = {
     "inner": ({"widen": "features.*", "factor": 1.5},),
     "dense": ({"widen": "classifier.*", "factor": 1.25},),
-    "alone": ({"widen": "features.8", "by": 3},),
+    "alone": ({"widen": "features.[78]", "by": 3},),
 }
 BRANCHES = {
     "googlenet": {

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from ckgrow.errors import CheckpointError
-from ckgrow.graph import Constant, Graph, Node, Shape
+from ckgrow.graph import Constant, Graph, Node
 from ckgrow.loading import Loaded
 from ckgrow.names import shown
 from ckgrow.ops import rule
@@ -114,6 +115,6 @@ def _scalar(name: str, graph: Graph) -> float | None:
     return float(constant.values[0]) if constant is not None else None
 
 
-def strides_of(node: Node, kernel: Shape) -> tuple[int, ...]:
-    """Strides of a convolution with a kernel of that many dimensions."""
-    return window(node, len(kernel))[0]
+def strides_of(node: Node, convolution: _ConvNd) -> tuple[int, ...]:
+    """Strides that a node has for a convolution of that many dimensions."""
+    return window(node, convolution.weight.dim() - 2)[0]

@@ -9,9 +9,10 @@ student's graph, a block is a copy of one that the container has.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from ckgrow.errors import CheckpointError
 from ckgrow.fitting.making import LayerMaker, is_activation, make_activation, strides_of
@@ -19,7 +20,6 @@ from ckgrow.fitting.paths import Paths, is_grown, joined
 from ckgrow.graph import Node
 from ckgrow.loading import Loaded
 from ckgrow.names import shown
-from ckgrow.renaming import is_inside
 
 Fits = Callable[[nn.Module, int], bool]
 
@@ -90,10 +90,9 @@ class _Container:
         if _signature(tensors) != _signature(sides):
             return False
         node = self._paths.nodes.get(path)
-        strides = getattr(child, "stride", None)
-        if node is None or node.op != "Conv" or not isinstance(strides, tuple):
+        if node is None or node.op != "Conv" or not isinstance(child, _ConvNd):
             return True
-        return strides_of(node, child.weight.shape[2:]) == strides
+        return child.stride == strides_of(node, child)
 
     def _alike(self, child: nn.Module, number: int) -> bool:
         """Similar; and where neither has tensors, both an activation or neither."""
@@ -119,22 +118,19 @@ class _Container:
         """A copy of the block most like the student's, without the parts that it has not."""
         path = self._at(number)
         nodes = _inside(self._paths.nodes, path)
-        parts = _parts(self._paths.suffixes(path))
-        candidates = [
-            (len(_parts(block.state_dict()) - parts), _strides_off(block, nodes), abs(place - number))
+        parts = {name.partition(".")[0] for name in self._paths.suffixes(path)}
+        differences = [
+            (len(_parts(block) - parts), _strides_off(block, nodes), abs(place - number))
             for block, place in zip(self._old, places, strict=True)
         ]
-        best = self._old[candidates.index(min(candidates))]
-        block = copy.deepcopy(best)
-        for name in _parts(best.state_dict()) - parts:
+        block = copy.deepcopy(self._old[differences.index(min(differences))])
+        for name in _parts(block) - parts:
             # an empty Sequential passes its input on, whether the forward asks for None or not
             setattr(block, name, nn.Sequential())
-        for name, node in nodes.items():
-            part = _submodule(block, name)
-            if node.op == "Conv" and hasattr(part, "stride"):
-                part.stride = strides_of(node, part.weight.shape[2:])
+        for convolution, node in _convolutions(block, nodes):
+            convolution.stride = strides_of(node, convolution)
         if isinstance(getattr(block, "stride", None), int):
-            block.stride = 1  # blocks that come behind others never subsample
+            setattr(block, "stride", 1)  # noqa: B010 - blocks behind others never subsample
         return block
 
 
@@ -163,29 +159,23 @@ def _signature(ranks: Mapping[str, int]) -> dict[str, int]:
     return kinds
 
 
-def _parts(names: Sequence[str] | Mapping[str, object]) -> set[str]:
-    return {first for name in names if not is_grown(first := name.partition(".")[0])}
+def _parts(block: nn.Module) -> set[str]:
+    return {name.partition(".")[0] for name in block.state_dict()}
 
 
 def _inside(nodes: Mapping[str, Node], path: str) -> dict[str, Node]:
     """Nodes of the modules inside ``path``, by their paths in there."""
     start = f"{path}."
-    return {n[len(start) :]: node for n, node in nodes.items() if is_inside(n, path) and n[len(path) : len(start)] == "."}
+    return {name[len(start) :]: node for name, node in nodes.items() if name.startswith(start)}
 
 
 def _strides_off(block: nn.Module, nodes: Mapping[str, Node]) -> int:
     """How many convolutions of a block have other strides than their nodes."""
-    wrong = 0
-    for name, node in nodes.items():
-        part = _submodule(block, name)
-        if node.op == "Conv" and hasattr(part, "stride"):
-            wrong += part.stride != strides_of(node, part.weight.shape[2:])
-    return wrong
+    return sum(each.stride != strides_of(node, each) for each, node in _convolutions(block, nodes))
 
 
-def _submodule(module: nn.Module, path: str) -> nn.Module:
-    """The module at a path; one without attributes of a layer where there is none."""
-    try:
-        return module.get_submodule(path)
-    except AttributeError:
-        return nn.Identity()
+def _convolutions(block: nn.Module, nodes: Mapping[str, Node]) -> Iterator[tuple[_ConvNd, Node]]:
+    """Convolutions of a block that have a node among ``nodes``, which are named by their paths."""
+    for path, module in block.named_modules():
+        if isinstance(module, _ConvNd) and path in nodes and nodes[path].op == "Conv":
+            yield module, nodes[path]

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 from ckgrow.axes import Axis, Dim
 from ckgrow.graph import Node, Shape
-from ckgrow.ops.rule import Rule, Site
+from ckgrow.ops.rule import Coupling, Rule, Site
 
 if TYPE_CHECKING:
     import torch
-
-    from ckgrow.coupling import Coupling
 
 
 class Arithmetic(Rule):

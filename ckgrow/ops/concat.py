@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from ckgrow.axes import Axis
 from ckgrow.graph import Node, Shape
-from ckgrow.ops.rule import Layout, Site
+from ckgrow.ops.rule import Coupling, Layout, Site
 
 if TYPE_CHECKING:
     import torch
-
-    from ckgrow.coupling import Coupling
 
 
 class Concat(Layout):

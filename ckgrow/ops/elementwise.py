@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from ckgrow.axes import Dim
 from ckgrow.graph import Node, Shape
-from ckgrow.ops.rule import Rule, Site, elements
+from ckgrow.ops.rule import Coupling, Rule, Site, elements
 
 if TYPE_CHECKING:
     import torch
-
-    from ckgrow.coupling import Coupling
 
 Function = Callable[[Node, "torch.Tensor"], "torch.Tensor"]
 

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ckgrow.graph import Constant, Node, Shape
-from ckgrow.ops.rule import Growth, Layout, Site
+from ckgrow.ops.rule import Coupling, Growth, Layout, Site
 
 if TYPE_CHECKING:
     import torch
-
-    from ckgrow.coupling import Coupling
 
 
 class Pad(Layout):

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 
 from ckgrow.graph import Node, Shape
 from ckgrow.ops.conv import window
-from ckgrow.ops.rule import Rule, Site, elements
+from ckgrow.ops.rule import Coupling, Rule, Site, elements
 
 if TYPE_CHECKING:
     import torch
-
-    from ckgrow.coupling import Coupling
 
 
 class Pool(Rule):

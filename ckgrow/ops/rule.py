@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ckgrow.axes import Axis
+from ckgrow.axes import Atoms, Axis, Dim
 from ckgrow.errors import GraphError
 from ckgrow.graph import Constant, Node, Shape
 
 if TYPE_CHECKING:
     import torch
-
-    from ckgrow.coupling import Coupling
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,37 @@ class Site:
     def fail(self, problem: str) -> GraphError:
         """An error that names this node."""
         return GraphError(f"{self.node.op} {self.node.name!r}: {problem}")
+
+
+class Coupling(Protocol):
+    """What a rule sees, and says, while the graph is walked. ``atoms`` is the table of axes."""
+
+    atoms: Atoms
+    shapes: Mapping[str, Shape]
+
+    def is_value(self, name: str) -> bool:
+        """Whether a node's input is computed, rather than a parameter or a constant."""
+        ...
+
+    def axes(self, value: str) -> tuple[Axis | None, ...]:
+        """The axes of a value, None for dimensions that hold no channels."""
+        ...
+
+    def axis(self, value: str, dim: int) -> Axis:
+        """The channel axis of one dimension; a fixed one is made where there is none."""
+        ...
+
+    def set(self, value: str, axes: tuple[Axis | None, ...]) -> None:
+        """States the axes of a value that the node makes."""
+        ...
+
+    def use(self, node: Node, tensor: str, dims: tuple[Dim | None, ...]) -> None:
+        """States how a parameter follows channel axes; "" (omitted) is ignored."""
+        ...
+
+    def fix_all(self, value: str, reason: str) -> None:
+        """No channel of ``value`` can grow."""
+        ...
 
 
 class Growth(Protocol):

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ckgrow.graph import Node, Shape
-from ckgrow.ops.rule import Rule, Site, elements
+from ckgrow.ops.rule import Coupling, Rule, Site, elements
 
 if TYPE_CHECKING:
     import torch
-
-    from ckgrow.coupling import Coupling
 
 
 class Softmax(Rule):
