@@ -11,7 +11,7 @@ INSTALL = $(PIP) install -qq --constraint constraints.txt
 INSTALLED = .venv/ckgrow-installed
 TEST_TOOLS = .venv/test-tools-installed
 
-.PHONY: demo test test-full teachers types clean
+.PHONY: demo test test-oldest test-full teachers types clean
 
 demo: $(INSTALLED)  ## grow a shipped teacher
 	@mkdir -p grown && rm -f grown/resnet.safetensors
@@ -23,6 +23,13 @@ test: $(TEST_TOOLS) types  ## linter, type checker, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2
+
+test-oldest:  ## the tests with the oldest versions of what ckgrow stands on
+	@test -x .venv-oldest/bin/pytest || { $(BIN)/python -m venv .venv-oldest && \
+		.venv-oldest/bin/python -m pip install -qq --upgrade "pip>=25.1" && \
+		.venv-oldest/bin/python -m pip install -qq -c constraints-oldest.txt -e . --group dev && \
+		.venv-oldest/bin/python -m pip install -qq -c constraints.txt --no-deps torchvision timm; }
+	.venv-oldest/bin/pytest -n 2
 
 test-full: $(TEST_TOOLS)  ## every test in its long form: larger samples, larger networks
 	$(BIN)/pytest -n 2 --full
@@ -37,7 +44,7 @@ types:
 	@find -L .types/ckgrow -maxdepth 1 -type l -exec rm {} +
 
 clean:  ## remove everything that these targets made, .venv included
-	rm -rf .venv .types grown build ckgrow.egg-info
+	rm -rf .venv .venv-oldest .types grown build ckgrow.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find ckgrow adapters tests specs -name __pycache__ -exec rm -rf {} +
 

@@ -81,11 +81,11 @@ def _resolve(grouping: Grouping, layers: list[Layer], step: WidenStep) -> dict[s
         total = _total(grouping, layer, step)
         own = [grouping.groups[name] for name in grouping.own_groups(layer)]
         inherited = sum(
-            targets.get(name, grouping.groups[name].width) * _times(grouping, layer, name)
+            targets.get(name, group.width) // group.runs * _runs_in(layer, group)
             for name in layer.groups
-            if grouping.groups[name] not in own
+            if (group := grouping.groups[name]) not in own
         )
-        for group, width in _shared_out(total - inherited, own, layer, grouping, step).items():
+        for group, width in _shared_out(total - inherited, own, layer, step).items():
             if targets.setdefault(group.name, width) != width:
                 raise SpecError(
                     f"{step.where}: {layer.name} and {wanted_by[group.name]} share the channels "
@@ -96,14 +96,9 @@ def _resolve(grouping: Grouping, layers: list[Layer], step: WidenStep) -> dict[s
     return targets
 
 
-def _times(grouping: Grouping, layer: Layer, group: str) -> int:
-    """How often a whole group stands on a layer's output axis (once, except for repeats)."""
-    entries = sum(
-        grouping.coupled.counts[part.atom] * part.inner
-        for part in layer.axis
-        if grouping.group_of_atom[part.atom] == group
-    )
-    return max(1, entries // max(grouping.groups[group].width, 1))
+def _runs_in(layer: Layer, group: Group) -> int:
+    """How many runs of a group stand on a layer's output axis, repeats counted."""
+    return sum(part.inner for part in layer.axis if part.atom in group.atoms)
 
 
 def _total(grouping: Grouping, layer: Layer, step: WidenStep) -> int:
@@ -119,7 +114,8 @@ def _total(grouping: Grouping, layer: Layer, step: WidenStep) -> int:
         assert step.by is not None  # the spec has exactly one of the three
         total = layer.width + step.by
     if step.multiple_of:
-        runs = math.lcm(*(grouping.groups[name].runs for name in layer.groups))
+        own = (grouping.groups[name] for name in grouping.own_groups(layer))
+        runs = math.lcm(*(_runs_in(layer, group) for group in own))
         unit = math.lcm(step.multiple_of, runs)
         total = -(-total // unit) * unit
     if total < layer.width:
@@ -135,28 +131,27 @@ def _half_up(count: int, factor: float) -> int:
     return math.floor(count * Fraction(repr(factor)) + Fraction(1, 2))
 
 
-def _shared_out(
-    total: int, own: list[Group], layer: Layer, grouping: Grouping, step: WidenStep
-) -> dict[Group, int]:
+def _shared_out(total: int, own: list[Group], layer: Layer, step: WidenStep) -> dict[Group, int]:
     """``total`` channels among a layer's own groups, in proportion to their widths."""
     widths: dict[Group, int] = {}
-    left, weight = total, sum(group.width * _times(grouping, layer, group.name) for group in own)
+    runs = {group: _runs_in(layer, group) for group in own}
+    left = total
+    weight = sum(group.width // group.runs * runs[group] for group in own)
     for group in own:
-        times = _times(grouping, layer, group.name)
-        share = Fraction(left * group.width, max(weight, 1))
-        units = math.floor(share / group.runs + Fraction(1, 2))
+        run = group.width // group.runs
+        grown = math.floor(Fraction(left * run, max(weight, 1)) + Fraction(1, 2))
         if group is own[-1]:
-            units, rest = divmod(left, times * group.runs)
+            grown, rest = divmod(left, runs[group])
             if rest:
-                raise SpecError(_uneven(layer, total, times * group.runs, step))
-        if units * group.runs < group.width:
+                raise SpecError(_uneven(layer, total, runs[group], step))
+        if grown < run:
             raise SpecError(
-                f"{step.where}: {layer.name} would leave {units * group.runs} of the "
+                f"{step.where}: {layer.name} would leave {grown * group.runs} of the "
                 f"{group.width} channels of {group.name}; ckgrow only grows"
             )
-        widths[group] = units * group.runs
-        left -= widths[group] * times
-        weight -= group.width * times
+        widths[group] = grown * group.runs
+        left -= grown * runs[group]
+        weight -= run * runs[group]
     return widths
 
 

@@ -150,7 +150,7 @@ class _Rewriting:
         if follows.role == "channel":
             axis = widened.axis(follows.axis)
             if self._is_bias(tensor):
-                return method.bias(recipe, axis, tensor, self.draw, self.step)
+                return method.bias(recipe, dim, axis, tensor, self.draw, self.step)
             return method.channel(recipe, dim, axis)
         if not recipe.spec.is_float:
             raise CheckpointError(

@@ -74,6 +74,7 @@ def _check_keys(module: nn.Module, student: Loaded) -> None:
     header = student.header
     missing = [key for key in present if key not in header and not key.endswith(COUNTER)]
     surplus = [key for key in header if key not in present]
+    surplus.sort(key=lambda key: key.endswith(COUNTER))  # what tells most comes first
     if missing or surplus:
         raise CheckpointError(_key_refusal(missing, surplus))
     for key, spec in header.items():

@@ -94,10 +94,10 @@ class WidenMethod(ABC):
         """The weight whose rows make the channels of ``axis``."""
 
     def bias(
-        self, source: Recipe, axis: GrownAxis, tensor: str, draw: Draw, step: WidenStep
+        self, source: Recipe, dim: int, axis: GrownAxis, tensor: str, draw: Draw, step: WidenStep
     ) -> Recipe:
         """The bias that belongs to such rows."""
-        return self.channel(source, 0, axis)
+        return self.channel(source, dim, axis)
 
     def channel(self, source: Recipe, dim: int, axis: GrownAxis) -> Recipe:
         """A tensor with one entry per channel: it follows the sources."""

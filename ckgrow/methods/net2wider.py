@@ -84,10 +84,10 @@ class Net2Wider(WidenMethod):
         return _rescaled(copied, dim, axis, step)
 
     def bias(
-        self, source: Recipe, axis: GrownAxis, tensor: str, draw: Draw, step: WidenStep
+        self, source: Recipe, dim: int, axis: GrownAxis, tensor: str, draw: Draw, step: WidenStep
     ) -> Recipe:
         """Copied, and rescaled with its row."""
-        return _rescaled(self.channel(source, 0, axis), 0, axis, step)
+        return _rescaled(self.channel(source, dim, axis), dim, axis, step)
 
     def columns(
         self,

@@ -42,7 +42,10 @@ class Arithmetic(Rule):
         for name in values:
             offset = len(made) - len(coupling.axes(name))
             for dim, axis in enumerate(coupling.axes(name), start=offset):
-                if axis is None or coupling.shapes[name][dim - offset] == 1 != made[dim]:
+                if axis is None:
+                    continue
+                if coupling.shapes[name][dim - offset] == 1 != made[dim]:
+                    coupling.atoms.fix(axis, f"{site.node.name!r} spreads it over other channels")
                     continue
                 known = axes[dim]
                 if known is None:
