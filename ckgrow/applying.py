@@ -72,11 +72,12 @@ def write_student(plan: Plan, output: Path, run: Run, watching: Watching) -> App
     writing = _output_format(output)
     teacher = plan.teacher
     _refuse_teacher(teacher, output)
-    watching.begin("reading the teacher", 0)
-    identity = _provenance(plan, hash_checkpoint(teacher, run.workers))
-    if output.exists() and (known := _written_before(output, identity)):
-        return _document(plan, output, "up to date", known, None)
     with PartFile(output, force=run.force) as part:
+        watching.begin("reading the teacher", 0)
+        identity = _provenance(plan, hash_checkpoint(teacher, run.workers))
+        if part.taken and (known := _written_before(output, identity)):
+            return _document(plan, output, "up to date", known, None)
+        part.require_free()
         student = _Student(plan, identity, writing, run, watching)
         expected = True
         if plan.preserves in DEVIATING and run.checks is not None:
@@ -117,7 +118,8 @@ class _Student:
         """Writes the file at ``path`` and returns its content hash."""
         prefix, teacher = self.plan.teacher.prefix, self.plan.teacher
         made = {prefix + name: recipe for name, recipe in recipes.items()}
-        header = Header({name: recipe.spec for name, recipe in made.items()})
+        # In the order of names, so that the same tensors make the same bytes whoever held them.
+        header = Header({name: made[name].spec for name in sorted(made)})
         metadata = {
             **teacher.reader.contents.metadata,
             PROVENANCE_KEY: self.identity.to_json(),
@@ -191,7 +193,7 @@ def _output_format(output: Path) -> Format:
 
 def _refuse_teacher(teacher: Loaded, output: Path) -> None:
     path = teacher.path
-    if path is not None and output.exists() and os.path.samefile(path, output):
+    if path is not None and os.path.exists(output) and os.path.samefile(path, output):
         raise FileError(f"{shown_path(output)} is the teacher itself; write the student elsewhere")
 
 

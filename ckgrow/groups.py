@@ -86,16 +86,17 @@ class Grouping:
 
     def readers(self, graph: Graph, group: Group) -> tuple[str, ...]:
         """Nodes that pass the channels of ``group`` on, rather than make them or sum over them."""
-
-        def holds(value: str) -> bool:
-            return group.name in self._groups_of_value.get(value, ())
-
         return tuple(
             node.name
             for node in graph.nodes
-            if any(map(holds, node.inputs)) and any(map(holds, node.outputs))
+            if any(self.holds(name, group) for name in node.inputs)
+            if any(self.holds(name, group) for name in node.outputs)
             if node.name not in group.layers or node.op not in LAYER_OPS
         )
+
+    def holds(self, value: str, group: Group) -> bool:
+        """Whether channels of ``group`` are among those of a value."""
+        return group.name in self._groups_of_value.get(value, ())
 
     @cached_property
     def _groups_of_value(self) -> Mapping[str, frozenset[str]]:

@@ -17,7 +17,7 @@ class MemoryReader:
     """A reader over a mapping of arrays."""
 
     def __init__(self, tensors: Mapping[str, Any]) -> None:
-        self._arrays = {name: _array(name, tensor) for name, tensor in tensors.items()}
+        self._arrays = {_name(name): _array(name, tensor) for name, tensor in tensors.items()}
         specs = {
             name: TensorSpec(array.dtype.name, array.shape) for name, array in self._arrays.items()
         }
@@ -37,9 +37,15 @@ class MemoryReader:
         """Nothing to give back."""
 
 
+def _name(name: object) -> str:
+    if not isinstance(name, str):
+        raise CheckpointError(f"the tensor name {shown(repr(name))} is no text")
+    return name
+
+
 def _array(name: str, tensor: Any) -> np.ndarray:
     if isinstance(tensor, np.ndarray):
-        return tensor
+        return tensor.astype(tensor.dtype.newbyteorder("="), copy=False)
     if not hasattr(tensor, "detach"):
         raise CheckpointError(f"{shown(name)} is a {type(tensor).__name__}, not a tensor")
     plain = tensor.detach().cpu().contiguous()

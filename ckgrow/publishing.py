@@ -20,7 +20,7 @@ class PartFile:
     """The part file of ``target``, locked while the context is open, and removed at its end.
 
     Raises FileError when the folder is missing or not writable, when ``target`` is no regular
-    file, exists without ``force``, or is being written by another run.
+    file, or is being written by another run.
     """
 
     def __init__(self, target: str | Path, *, force: bool) -> None:
@@ -29,26 +29,33 @@ class PartFile:
         self.path = self.target.with_name(f".{self.target.name}.ckgrow-part")
         self._force = force
         self._lock = -1
-        if self.target.exists() and not self.target.is_file():
+        if self.taken and not os.path.isfile(self.target):
             kind = "a directory" if self.target.is_dir() else "no regular file"
             raise FileError(f"{self.shown} is {kind}; name a file to write")
-        if self.target.exists() and not force:
+
+    @property
+    def taken(self) -> bool:
+        """Whether a file bears the name already."""
+        return os.path.exists(self.target)
+
+    def require_free(self) -> None:
+        """FileError when a file bears the name already and may not be replaced."""
+        if self.taken and not self._force:
             raise FileError(f"{self.shown} exists; add --force to replace it")
 
     def __enter__(self) -> PartFile:
-        while self._lock < 0:
-            lock = self._open()
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(lock)
-                raise FileError(
-                    f"{self.shown} is being written by another run; wait for it, or write elsewhere"
-                ) from None
-            if _is_at(lock, self.path):  # not one that a finishing run has just taken away
-                self._lock = lock
-            else:
-                os.close(lock)
+        try:
+            while not _is_at(self._lock, self.path):  # a finishing run may have taken it away
+                self._unlock()
+                self._lock = self._open()
+                self._claim()
+        except FileError:
+            self._unlock()
+            raise
+        except BaseException:  # an interrupt, after which nothing may be left either
+            self._claim()
+            self._remove()
+            raise
         return self
 
     def publish(self) -> None:
@@ -61,7 +68,7 @@ class PartFile:
         except FileExistsError:
             raise FileError(f"{self.shown} exists by now; add --force to replace it") from None
         except OSError as failure:
-            raise FileError(f"{self.shown} cannot be written: {failure.strerror}") from None
+            raise self._unwritable(failure) from None
         _flush(self.target.parent)
 
     def keep_failed(self) -> Path:
@@ -76,9 +83,30 @@ class PartFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        try:
+            self._remove()
+        except BaseException:  # an interrupt at the last moment
+            self._remove()
+            raise
+
+    def _claim(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise FileError(
+                f"{self.shown} is being written by another run; wait for it, or write elsewhere"
+            ) from None
+
+    def _remove(self) -> None:
+        """Takes the part file away, if it is still ours, and then gives back the lock."""
         if _is_at(self._lock, self.path):
             self.path.unlink()
-        os.close(self._lock)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     def _open(self) -> int:
         try:
@@ -89,14 +117,20 @@ class PartFile:
                 "not exist; make it first"
             ) from None
         except OSError as failure:
-            raise FileError(f"{self.shown} cannot be written: {failure.strerror}") from None
+            raise self._unwritable(failure) from None
+
+    def _unwritable(self, failure: OSError) -> FileError:
+        return FileError(
+            f"{self.shown} cannot be written: {failure.strerror}; choose another name or folder"
+        )
 
 
 def _resolved(target: Path, shown: str) -> Path:
     try:
         return target.resolve()
     except (OSError, RuntimeError, ValueError) as failure:
-        raise FileError(f"{shown} cannot be written: {failure}") from None
+        reason = getattr(failure, "strerror", None) or failure
+        raise FileError(f"{shown} cannot be written: {reason}; choose another name") from None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ckgrow.architecture import Architecture, Explanation, Network
 from ckgrow.errors import CheckpointError, SpecError
-from ckgrow.header import Header
+from ckgrow.header import FLOAT_DTYPES, Header
 from ckgrow.names import nearest, shown
 from ckgrow.registry import architectures
 
@@ -45,7 +45,8 @@ def recognise(header: Header, wanted: str | None, where: str) -> Architecture:
             raise SpecError(f"there is no architecture {shown(wanted)}, only {names}{hint}")
         explanation = known[wanted].explain(header)
         if not explanation.complete:
-            raise CheckpointError(_refusal(where, known[wanted], explanation))
+            said = f"{where} is no {wanted}, which was asked for"
+            raise CheckpointError("; ".join([said, *_departures(header, explanation)]))
         return known[wanted]
     explanations = {name: adapter.explain(header) for name, adapter in known.items()}
     complete = [name for name, explanation in explanations.items() if explanation.complete]
@@ -56,8 +57,7 @@ def recognise(header: Header, wanted: str | None, where: str) -> Architecture:
             f"{where} fits {' and '.join(complete)}; say which one with "
             "'teacher: {architecture: ...}' in the spec, or --architecture"
         )
-    nearest_name = max(explanations, key=lambda name: len(explanations[name].explained))
-    raise CheckpointError(_refusal(where, known[nearest_name], explanations[nearest_name]))
+    raise CheckpointError(_refusal(header, explanations, where))
 
 
 def build(adapter: Architecture, header: Header, options: Mapping[str, Any], where: str) -> Network:
@@ -74,17 +74,46 @@ def build(adapter: Architecture, header: Header, options: Mapping[str, Any], whe
     return adapter.build(header, options)
 
 
-def _refusal(where: str, adapter: Architecture, explanation: Explanation) -> str:
-    if not explanation.explained:
-        keys = _some(explanation.unexplained)
-        return f"{where}: no architecture explains its keys ({keys}); see 'ckgrow adapters'"
-    said = [f"{where} is no network ckgrow knows; the nearest architecture is {adapter.name}"]
+def _refusal(header: Header, explanations: Mapping[str, Explanation], where: str) -> str:
+    if not header:
+        return f"{where} holds no tensors; save it again, with its weights"
+    partial = {name: each for name, each in explanations.items() if each.explained}
+    if not partial:
+        said = [f"{where}: no architecture explains its keys ({_some(tuple(header))})"]
+        return "; ".join([*said, *_strange(header, tuple(header)), "see 'ckgrow adapters'"])
+    name = min(partial, key=lambda name: _distance(partial[name]))
+    said = [f"{where} is no network ckgrow knows; the nearest architecture is {name}"]
+    return "; ".join([*said, *_departures(header, partial[name])])
+
+
+def _distance(explanation: Explanation) -> int:
+    """How many keys and shapes would have to be others; places count as much as keys."""
+    return sum(map(len, (explanation.unexplained, explanation.missing, explanation.problems)))
+
+
+def _departures(header: Header, explanation: Explanation) -> list[str]:
+    said = []
     if explanation.unexplained:
         said.append(f"keys that fit nothing there: {_some(explanation.unexplained)}")
+        said.extend(_strange(header, explanation.unexplained))
     if explanation.missing:
         said.append(f"keys that are missing: {_some(explanation.missing)}")
     said.extend(explanation.problems[:_SHOWN])
-    return "; ".join(said)
+    return said
+
+
+def _strange(header: Header, names: tuple[str, ...]) -> list[str]:
+    """Why a tensor of the right name may be no weight, for the first that is not."""
+    for name in names:
+        spec = header[name]
+        if not spec.size:
+            return [f"{shown(name)} is empty (shape {list(spec.shape)})"]
+        if name.endswith(".weight") and not spec.is_float:
+            return [
+                f"{shown(name)} is {spec.dtype}, and weights are {', '.join(sorted(FLOAT_DTYPES))}"
+                "; convert a quantized checkpoint back first"
+            ]
+    return []
 
 
 def _some(names: tuple[str, ...]) -> str:

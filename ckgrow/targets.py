@@ -18,6 +18,9 @@ from ckgrow.groups import Group, Grouping, Layer
 from ckgrow.names import Pattern, nearest, shown
 from ckgrow.spec import WidenStep
 
+MOST_CHANNELS = 1 << 20
+"""Of one layer: a slip of the pen in a spec should not fill the memory with maps."""
+
 
 @dataclass(frozen=True)
 class Widths:
@@ -122,6 +125,11 @@ def _total(grouping: Grouping, layer: Layer, step: WidenStep) -> int:
         raise SpecError(
             f"{step.where}: {layer.name} has {layer.width} channels and cannot shrink to {total}; "
             "ckgrow only grows"
+        )
+    if total > MOST_CHANNELS:
+        raise SpecError(
+            f"{step.where}: {layer.name} would have {total} channels; "
+            f"ckgrow grows a layer to {MOST_CHANNELS} at most"
         )
     return total
 

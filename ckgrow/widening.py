@@ -84,7 +84,14 @@ class Widened:
 
     def head(self, axis: Axis, stop: int) -> int:
         """The new length of the first ``stop`` entries."""
-        return self.length(self._before(axis, stop))
+        grown = position = 0
+        for segment in axis:
+            size = self._count(segment.atom) * segment.inner
+            if position + size > stop:  # inside a segment, which such a cut keeps from growing
+                return grown + stop - position
+            grown += self.length((segment,))
+            position += size
+        return grown
 
     def runs(self, axis: Axis, count: int) -> tuple[GrownAxis, ...]:
         """The axis cut into ``count`` equal parts, each with its own maps."""

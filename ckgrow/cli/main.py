@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +20,11 @@ from ckgrow.cli.shared import (
     Workers,
     parsed_options,
     reported,
+    say,
     set_debugging,
     watching,
 )
+from ckgrow.errors import FileError
 from ckgrow.version import VERSION
 
 app = typer.Typer(
@@ -34,7 +38,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"ckgrow {VERSION}")
+        say(f"ckgrow {VERSION}")
         raise typer.Exit
 
 
@@ -92,11 +96,11 @@ def apply(
             announce=announce,
         )
     if json:
-        typer.echo(to_json(document))
+        say(to_json(document))
     else:
         from ckgrow.cli.show import show_applied
 
-        show_applied(document)
+        show_applied(document, kept=keep_failed)
     if document.status == "failed":
         raise typer.Exit(1)
 
@@ -150,7 +154,7 @@ def verify(
             watching=watched,
         )
     if json:
-        typer.echo(to_json(document))
+        say(to_json(document))
     else:
         from ckgrow.cli.show import show_verdict
 
@@ -171,7 +175,7 @@ def plan(teacher: TeacherPath, spec: SpecPath, weights: Weights = None, json: Js
 
     document = make(teacher, spec, weights=weights)
     if json:
-        typer.echo(to_json(document))
+        say(to_json(document))
     else:
         from ckgrow.cli.show import show_plan
 
@@ -202,10 +206,10 @@ def inspect(
         checkpoint, architecture=architecture, options=parsed_options(option), weights=weights
     )
     if json:
-        typer.echo(to_json(document))
+        say(to_json(document))
     elif new_tensors:
         for name in document.new_tensors:
-            typer.echo(shown(name))
+            say(shown(name))
     else:
         from ckgrow.cli.show import show_checkpoint
 
@@ -241,11 +245,11 @@ def init(
         from ckgrow.documents import to_json
 
         written = None if output is None else str(output)
-        typer.echo(to_json({"schema": "ckgrow.init/1", "spec": text, "written": written}))
+        say(to_json({"schema": "ckgrow.init/1", "spec": text, "written": written}))
     elif output is None:
-        typer.echo(text, nl=False)
+        say(text, end="")
     else:
-        typer.echo(f"wrote {output}; try: ckgrow plan {teacher} {output}")
+        say(f"wrote {output}; try: ckgrow plan {teacher} {output}")
 
 
 @app.command()
@@ -258,7 +262,7 @@ def schema() -> None:
     from ckgrow.documents import to_json
     from ckgrow.spec import json_schema
 
-    typer.echo(to_json(json_schema()))
+    say(to_json(json_schema()))
 
 
 @app.command()
@@ -273,22 +277,28 @@ def adapters(json: Json = False) -> None:
 
     document = list_adapters()
     if json:
-        typer.echo(to_json(document))
+        say(to_json(document))
         return
     for architecture in document.architectures:
-        typer.echo(f"architecture {architecture.name}: {architecture.summary}")
+        say(f"architecture {architecture.name}: {architecture.summary}")
         for each in architecture.options:
-            typer.echo(f"    {each.name} (default {each.default}): {each.help}")
+            say(f"    {each.name} (default {each.default}): {each.help}")
     for form in document.formats:
         access = "read and written" if form.writable else "read"
-        typer.echo(f"format {form.name} ({' '.join(form.suffixes)}): {access}")
+        say(f"format {form.name} ({' '.join(form.suffixes)}): {access}")
     for method in document.methods:
-        typer.echo(f"method {method.name}: to {method.verb} by; {method.summary}")
+        say(f"method {method.name}: to {method.verb} by; {method.summary}")
 
 
 def run() -> None:
     """The entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what the terminal's encoding lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except KeyboardInterrupt:  # before a command has begun
         raise SystemExit(INTERRUPTED) from None
+    except OSError as failure:  # the same: a help text that cannot be printed
+        typer.echo(f"error: {failure.strerror}", err=True)
+        raise SystemExit(FileError.exit_code) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import signal
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from ckgrow.errors import CkgrowError, SpecError, Terminated
+from ckgrow.errors import CkgrowError, FileError, SpecError, Terminated
 
 if TYPE_CHECKING:
     from ckgrow.applying import Watching
@@ -60,7 +61,8 @@ def reported(command: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
     @functools.wraps(command)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        previous = signal.signal(signal.SIGTERM, _terminate)
+        stopping = {signal.SIGTERM: _terminate, signal.SIGINT: _interrupt}
+        previous = {number: signal.signal(number, stop) for number, stop in stopping.items()}
         try:
             return command(*args, **kwargs)
         except CkgrowError as failure:
@@ -69,23 +71,33 @@ def reported(command: Callable[Parameters, Result]) -> Callable[Parameters, Resu
             _fail("interrupted; nothing was left behind", INTERRUPTED)
         except Terminated as failure:
             _fail("terminated; nothing was left behind", failure.exit_code)
-        except BrokenPipeError:
-            sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
-            raise typer.Exit(0) from None
         except OSError as failure:
-            _fail(str(failure), 4)
+            _fail(failure.strerror or str(failure), FileError.exit_code)
         except typer.Exit:
             raise
         except Exception as failure:  # noqa: BLE001 - no traceback reaches a user
             _fail(f"internal error: {type(failure).__name__}: {failure}", INTERNAL)
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     return wrapped
 
 
 def _terminate(_: int, __: FrameType | None) -> NoReturn:
+    _let_clean_up()
     raise Terminated
+
+
+def _interrupt(_: int, __: FrameType | None) -> NoReturn:
+    _let_clean_up()
+    raise KeyboardInterrupt
+
+
+def _let_clean_up() -> None:
+    """A second signal must not stop the first from taking the part file away."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -93,8 +105,25 @@ def _fail(message: str, code: int) -> NoReturn:
         traceback.print_exc()
     elif code == INTERNAL:
         message += "; run 'ckgrow --debug ...' for the details, and please report it"
-    typer.echo(f"error: {message}", err=True)
+    # Names are escaped where a message is made; this catches what a path or a library adds.
+    text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+    typer.echo(f"error: {text}", err=True)
     raise typer.Exit(code)
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Prints on stdout. A reader that has gone (``| head``) stops the printing, not the work."""
+    try:
+        typer.echo(text + end, nl=False)
+    except BrokenPipeError:
+        ignore_stdout()
+
+
+def ignore_stdout() -> None:
+    """Whatever is printed from now on goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def parsed_options(given: list[str] | None) -> dict[str, Any]:

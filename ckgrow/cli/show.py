@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ckgrow.cli.shared import ignore_stdout
 from ckgrow.documents import (
     Amount,
     ApplyDocument,
@@ -23,10 +24,20 @@ _WIDE = 160
 """Columns of a table that is written to a file or a pipe."""
 
 
+class _Console(Console):
+    """A reader that has gone (``| head``) stops the printing, not the work."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process here, a run that is to write a file included."""
+        ignore_stdout()
+
+
 def console() -> Console:
     """Stdout without markup or colours that the texts did not ask for."""
-    terminal = Console(highlight=False, markup=False, soft_wrap=True)
-    return terminal if terminal.is_terminal else Console(highlight=False, markup=False, width=_WIDE)
+    terminal = _Console(highlight=False, markup=False, soft_wrap=True)
+    if terminal.is_terminal:
+        return terminal
+    return _Console(highlight=False, markup=False, width=_WIDE)
 
 
 def show_plan(document: PlanDocument) -> None:
@@ -61,13 +72,16 @@ def show_short_plan(document: PlanDocument) -> None:
     _warnings(out, [text for step in document.steps for text in step.warnings])
 
 
-def show_applied(document: ApplyDocument) -> None:
-    """What was written, the verdict, and what to do next."""
+def show_applied(document: ApplyDocument, *, kept: bool) -> None:
+    """What was written, the verdict, and what to do next; ``kept`` is a failed student."""
     out = console()
     if document.verify is not None:
         show_verdict(document.verify)
     if document.status == "up to date":
         out.print(f"{document.student} is up to date: same teacher, same spec, unchanged since")
+    if document.status == "failed":
+        where = f"is in {document.student}.failed" if kept else "was not kept (--keep-failed does)"
+        out.print(f"nothing was written to {document.student}; the failed student {where}")
     if document.status != "written":
         return
     out.print(f"student: {document.student}")

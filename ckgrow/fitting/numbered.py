@@ -72,8 +72,8 @@ class _Container:
         if keyed <= set(unchanged) and all(map(self._similar, self._old, unchanged)):
             return unchanged
         new = {number for number in self._numbers if self._paths.is_new(self._at(number))}
-        for excluded, fits in ((new, self._alike), (new, self._similar), (set(), self._alike)):
-            found = _matched(self._old, excluded, max(self._numbers, default=0), fits)
+        for excluded in (new, set[int]()):
+            found = _matched(self._old, excluded, max(self._numbers, default=0), self._alike)
             if found is not None and keyed - set(found):
                 return found
         return None
@@ -82,17 +82,12 @@ class _Container:
         return joined(self._path, str(number))
 
     def _similar(self, child: nn.Module, number: int) -> bool:
-        """The same kinds of tensors, and the same strides where it is a convolution."""
+        """Tensors of the same names and ranks."""
         path = self._at(number)
         tensors = {name: each.dim() for name, each in child.state_dict().items()}
         header = self._paths.student.header
         sides = {name: len(header.shape(joined(path, name))) for name in self._paths.suffixes(path)}
-        if _signature(tensors) != _signature(sides):
-            return False
-        node = self._paths.nodes.get(path)
-        if node is None or node.op != "Conv" or not isinstance(child, _ConvNd):
-            return True
-        return child.stride == strides_of(node, child)
+        return _signature(tensors) == _signature(sides)
 
     def _alike(self, child: nn.Module, number: int) -> bool:
         """Similar; and where neither has tensors, both an activation or neither."""

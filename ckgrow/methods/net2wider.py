@@ -143,7 +143,10 @@ def _check_rescale(
     followers = {use.node for use in grouping.coupled.uses if grouping.follows(use, group)}
     for name in readers:
         node = graph.node(name)
-        if not rule(node.op).homogeneous or (name in followers and node.op != "PRelu"):
+        scales = rule(node.op).homogeneous
+        if node.op in ("Add", "Sub"):  # a x + a y = a (x + y), if both terms are scaled
+            scales = all(grouping.holds(term, group) for term in node.inputs)
+        if not scales or (name in followers and node.op != "PRelu"):
             raise SpecError(
                 f"{step.where}: rescale needs f(a x) = a f(x) behind {group.name}, but {name} is "
                 f"{node.op}; leave rescale out for this layer"

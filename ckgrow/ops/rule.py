@@ -112,7 +112,7 @@ class Growth(Protocol):
         ...
 
     def head(self, axis: Axis, stop: int) -> int:
-        """The new length of an axis' first ``stop`` entries; ``stop`` must be a boundary."""
+        """The new length of an axis' first ``stop`` entries."""
         ...
 
 
