@@ -7,6 +7,7 @@ left behind is taken over by the next one.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -14,6 +15,9 @@ from types import TracebackType
 
 from ckgrow.errors import FileError
 from ckgrow.files import shown_path
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What linking fails with where there are no hard links, as on FAT."""
 
 
 class PartFile:
@@ -64,7 +68,7 @@ class PartFile:
             if self._force:
                 os.replace(self.path, self.target)
             else:
-                os.link(self.path, self.target)
+                self._link()
         except FileExistsError:
             raise FileError(f"{self.shown} exists by now; add --force to replace it") from None
         except OSError as failure:
@@ -88,6 +92,16 @@ class PartFile:
         except BaseException:  # an interrupt at the last moment
             self._remove()
             raise
+
+    def _link(self) -> None:
+        """Gives the name unless it is taken, in one step where the file system has hard links."""
+        try:
+            os.link(self.path, self.target)
+        except OSError as failure:
+            if failure.errno not in _NO_LINKS:
+                raise
+            os.close(os.open(self.target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+            os.replace(self.path, self.target)
 
     def _claim(self) -> None:
         try:

@@ -83,6 +83,6 @@ def listing(folder: Path) -> dict[str, bytes | None]:
     """Every entry of a folder, hidden ones too, with the bytes of regular files."""
     with os.scandir(folder) as entries:
         return {
-            entry.name: Path(entry.path).read_bytes() if entry.is_file() else None
+            entry.name: Path(entry.path).read_bytes() if Path(entry.path).is_file() else None
             for entry in entries
         }

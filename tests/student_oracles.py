@@ -170,6 +170,7 @@ def random_arrays(header: Header, seed: int = 0) -> dict[str, np.ndarray]:
         array = generator.standard_normal(each.shape) * scale
         array = np.abs(array) + 0.5 if name.endswith("running_var") else array
         made[name] = array.astype(numpy_dtype(each.dtype))
+        made[name].flags.writeable = False  # nothing may write into a teacher
     return made
 
 

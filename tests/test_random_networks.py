@@ -88,14 +88,17 @@ def residual(net, x):
 
 
 def gated(net, x):
-    pooled = net.add("GlobalAveragePool", [x], net.channels[x])
-    gate = net.add("Sigmoid", [net.conv_of_pixel(pooled)], net.channels[x])
-    return net.add("Mul", [x, gate], net.channels[x])
+    channels = net.channels[x]
+    pixel = net.add("GlobalAveragePool", [x], channels)
+    gate = net.add("Conv", [pixel], channels, {"weight": (channels, channels, 1, 1)})
+    gate = net.add("Sigmoid", [gate], channels)
+    for small in list(net.channels)[-3:]:
+        del net.channels[small]  # a single pixel cannot be joined with a map
+    return net.add("Mul", [x, gate], channels)
 
 
 def concatenated(net, x):
-    others = [name for name in net.channels if not name.startswith("small")]
-    other = net.draw(st.sampled_from(others))
+    other = net.draw(st.sampled_from(list(net.channels)))
     return net.add("Concat", [x, other], net.channels[x] + net.channels[other], axis=1)
 
 
@@ -138,6 +141,7 @@ PARTS = (
     grouped,
     depthwise,
     residual,
+    gated,
     concatenated,
     joined,
     sliced,

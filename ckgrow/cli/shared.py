@@ -68,9 +68,9 @@ def reported(command: Callable[Parameters, Result]) -> Callable[Parameters, Resu
         except CkgrowError as failure:
             _fail(str(failure), failure.exit_code)
         except KeyboardInterrupt:
-            _fail("interrupted; nothing was left behind", INTERRUPTED)
+            _fail("interrupted; no unfinished file was left behind", INTERRUPTED)
         except Terminated as failure:
-            _fail("terminated; nothing was left behind", failure.exit_code)
+            _fail("terminated; no unfinished file was left behind", failure.exit_code)
         except OSError as failure:
             _fail(failure.strerror or str(failure), FileError.exit_code)
         except typer.Exit:

@@ -71,7 +71,8 @@ class Divided(Recipe):
     def _inputs_first(self, index: np.ndarray, reading: Reading) -> np.ndarray:
         """Rows are the copied channels: all copies of a wanted one are divided together."""
         copies = _Copies(self.runs[0]).only(self.runs[0].sources[index])
-        result = self.source.rows(self.runs[0].sources[index], reading)
+        # a copy, since what is read may be the teacher's own memory
+        result = np.array(self.source.rows(self.runs[0].sources[index], reading))
         if not copies.count:
             return result
         outputs = np.arange(self.spec.shape[1])
