@@ -12,9 +12,9 @@ from ckgrow.blocks import model_block
 from ckgrow.draft import Draft, Origin
 from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
-from ckgrow.groups import LAYER_OPS
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import BlockMethod, Draw, LayerMethod, Preserves
+from ckgrow.ops import rule
 from ckgrow.places import Place, place_behind
 from ckgrow.recipes import Filled, Recipe
 from ckgrow.renaming import (
@@ -113,7 +113,7 @@ def deepen_stage(
         new = numbered(container, number + 1)
         block = model_block(draft, tuple(old), paths[behind], new, step.where)
         recipes, preserves, told = method.fill(block, draft, draw, step)
-        layers = [node for node in block.nodes if node.op in LAYER_OPS]
+        layers = [node for node in block.nodes if rule(node.op).makes_channels]
         draft = draft.with_changes(
             graph=_spliced(draft.graph, block.input, block.nodes),
             recipes={**draft.recipes, **recipes},

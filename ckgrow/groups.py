@@ -14,8 +14,7 @@ from functools import cached_property
 from ckgrow.axes import Axis
 from ckgrow.coupling import Coupled, Use
 from ckgrow.graph import Graph
-
-LAYER_OPS = frozenset({"Conv", "Gemm", "MatMul"})
+from ckgrow.ops import rule
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Grouping:
             for node in graph.nodes
             if any(self.holds(name, group) for name in node.inputs)
             if any(self.holds(name, group) for name in node.outputs)
-            if node.name not in group.layers or node.op not in LAYER_OPS
+            if node.name not in group.layers or not rule(node.op).makes_channels
         )
 
     def holds(self, value: str, group: Group) -> bool:
@@ -113,7 +112,9 @@ def group_channels(graph: Graph, coupled: Coupled) -> Grouping:
     position = {name: index for index, name in enumerate(nodes)}
     made_by: dict[str, Use] = {}
     for use in coupled.uses:
-        if nodes[use.node].op in LAYER_OPS and use.node not in made_by and _made(use) is not None:
+        if use.node in made_by or _made(use) is None:
+            continue
+        if rule(nodes[use.node].op).makes_channels:
             made_by[use.node] = use
     members: dict[int, list[int]] = {}
     for atom, leader in coupled.ties.items():

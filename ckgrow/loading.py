@@ -66,7 +66,8 @@ class Loaded:
 class Wish:
     """What is stated about a checkpoint; None and {} leave it to inference.
 
-    A wish that is not ``binding`` gives way to a student's own provenance.
+    A wish that is not ``binding`` gives way to a student's own provenance, and to the keys of a
+    checkpoint of another architecture.
     """
 
     architecture: str | None = None
@@ -105,10 +106,17 @@ def _recognised(label: str, path: Path | None, reader: Reader, wish: Wish) -> Lo
         if restored is not None:
             adapter, network = restored
             return Loaded(label, path, reader, prefix, header, adapter, network, provenance)
+    if not (wish.binding or _fits(header, wish.architecture)):
+        wish = Wish()
     adapter = recognise(header, wish.architecture, label)
     network = build(adapter, header, wish.options, label)
     infer_shapes(network.graph, header)
     return Loaded(label, path, reader, prefix, header, adapter, network, provenance)
+
+
+def _fits(header: Header, architecture: str | None) -> bool:
+    adapter = architectures().get(architecture or "")
+    return adapter is not None and adapter.explain(header).complete
 
 
 def _restored(

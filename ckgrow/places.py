@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from ckgrow.draft import Draft
 from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
-from ckgrow.groups import LAYER_OPS
 from ckgrow.ops import rule
 from ckgrow.ops.elementwise import Passing
 
@@ -43,7 +42,7 @@ def place_behind(draft: Draft, layer: str, where: str) -> Place:
     """The place behind the layer called ``layer``; SpecError when it is none."""
     graph = draft.graph
     node = graph.node(layer)
-    if node.op not in LAYER_OPS:
+    if not rule(node.op).makes_channels:
         raise SpecError(f"{where}: {layer} is a {node.op}, behind which no layer can be inserted")
     value = node.output
     batch_norm = _only_reader(graph, value)
@@ -54,8 +53,7 @@ def place_behind(draft: Draft, layer: str, where: str) -> Place:
     activation = _activation(graph, value)
     if activation:
         value = activation[-1].output
-    channel = -1 if node.op == "MatMul" else 1
-    channels = draft.grouping.coupled.shapes[value][channel]
+    channels = draft.shapes[value][rule(node.op).channel_dim]
     assert isinstance(channels, int)
     return Place(node, batch_norm, activation, value, channels)
 

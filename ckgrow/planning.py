@@ -134,7 +134,7 @@ def make_plan(teacher: Loaded, spec: Spec) -> Plan:
 
 def _widen(draft: Draft, step: WidenStep, draw: Draw, teacher: Loaded) -> tuple[Draft, StepReport]:
     method = widen_method(step.method, step.where)
-    _refuse_defaults((), teacher, method.name, step.where)
+    _refuse_defaults(method.rests_on(step), teacher, method.name, step.where)
     grouping = draft.grouping
     widths = new_widths(grouping, step)
     warnings = list(widths.warnings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def verify(
         atol,
     )
     watched = watching or Unwatched()
-    stated = Wish(architecture, options or {}, binding=False)
+    stated = Wish(architecture, options or {})
     with load(student, stated) as after, load(teacher, _like(after, stated, weights)) as before:
         watched.begin("reading both files", 0)
         threads = workers or os.cpu_count() or 1
@@ -124,7 +125,8 @@ def _wish(spec: Spec, weights: str | None) -> Wish:
 
 def _like(student: Loaded, stated: Wish, weights: str | None) -> Wish:
     """What was stated when the student was grown holds for its teacher too, unless overruled."""
-    if student.provenance is None or stated.architecture or stated.options:
-        return Wish(stated.architecture, stated.options, weights)
     provenance = student.provenance
-    return Wish(provenance.architecture, provenance.options, weights, binding=False)
+    if provenance is None or stated.architecture not in (None, provenance.architecture):
+        return replace(stated, weights=weights)
+    options = {**provenance.options, **stated.options}
+    return Wish(provenance.architecture, options, weights, binding=bool(stated.options))

@@ -13,7 +13,7 @@ from ckgrow.coupling import Coupled, Use
 from ckgrow.draft import Draft, Origin
 from ckgrow.errors import CheckpointError
 from ckgrow.graph import Constant, Graph, Node
-from ckgrow.groups import LAYER_OPS, Grouping
+from ckgrow.groups import Grouping
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import Draw, GrownAxis, Part, WidenMethod
 from ckgrow.names import shown
@@ -171,7 +171,7 @@ class _Rewriting:
         return method.columns(recipe, dim, runs, tensor, self.draw, self.step)
 
     def _is_bias(self, tensor: str) -> bool:
-        return self.node.op in LAYER_OPS and tensor == self.node.input(2)
+        return rule(self.node.op).makes_channels and tensor == self.node.input(2)
 
 
 def _grown_constant(constant: Constant, use: Use, widened: Widened) -> Constant:

@@ -408,6 +408,32 @@ CASES = {
         {"a": (3, 1, "a")},
         k=([[1.0, 0.5], [0.25, 2.0], [0.0, 1.0], [1.0, 1.0], [-1.0, 3.0]], "float32"),
     ),
+    "a slice through a repeated channel": case(
+        {"a": (3, 3, 1, 1), "g": (6, 1, 1, 1), "b": (4, 3, 1, 1), "c": (2, 4, 1, 1)},
+        [
+            A,
+            layer("Conv", "g", "a", group=3),
+            node("Slice", "s", "g", "from", "to", "axis"),
+            layer("Conv", "b", "s"),
+            layer("Conv", "c", "b"),
+        ],
+        {"b": (4, 1, "b")},
+        **{"from": ints(0), "to": ints(3), "axis": ints(1)},
+    ),
+    "a concatenation in space with what was rearranged": case(
+        {"a": (4, 3, 1, 1), "e": (4, 3, 1, 1), "b": (2, 4, 1, 1)},
+        [
+            A,
+            layer("Conv", "e", "x"),
+            node("Reshape", "f", "e", "flat"),
+            node("Reshape", "g", "f", "full"),
+            node("Concat", "k", "g", "a", axis=2),
+            layer("Conv", "b", "k"),
+        ],
+        {},
+        flat=ints(0, 80),
+        full=ints(0, 4, 4, 5),
+    ),
     "the same channels in different layouts": case(
         {"a": (3, 3, 1, 1), "b": (2, 6)},
         [

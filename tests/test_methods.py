@@ -18,7 +18,7 @@ from student_oracles import (
     random_state,
 )
 from test_architecture_resnet import CifarResNet
-from test_coupling import case, floats, ints, layer, node
+from test_coupling import case, ints, layer, node
 from torch import nn
 
 import ckgrow
@@ -263,6 +263,7 @@ def test_rescaling_a_sum_of_streams_is_exact():
         (node("Clip", "r", "a", "one"), "r is Clip"),
         (node("Mul", "r", "a", "a"), "r is Mul"),
         (node("Mul", "r", "a", "k"), "r is Mul"),
+        (node("Pad", "r", "a", "sides", "one"), "r is Pad"),
     ],
 )
 def test_rescaling_needs_what_scales_along(behind, said):
@@ -270,8 +271,9 @@ def test_rescaling_needs_what_scales_along(behind, said):
         {"a": (3, 3, 1, 1), "b": (2, 3, 1, 1)},
         [layer("Conv", "a", "x"), behind, layer("Conv", "b", "r")],
         {},
-        one=floats(1.0),
+        one=(1.0, "float32"),
         k=([[[1.0]], [[2.0]], [[-3.0]]], "float32"),
+        sides=ints(0, 0, 1, 1, 0, 0, 1, 1),
     )
     step = {"widen": "a", "factor": 2, "rescale": 0.5}
     with pytest.raises(SpecError, match=rf"rescale needs f\(a x\) = a f\(x\) .* {said}"):
@@ -286,7 +288,18 @@ def test_rescaling_is_refused_before_batch_norm():
 @pytest.mark.parametrize("rescale", [0.3, 3.0, 1.5])
 def test_rescaling_by_what_rounds_is_refused(rescale):
     with pytest.raises(SpecError, match="use a power of two"):
-        tiny({"widen": "0", "factor": 2, "rescale": rescale})
+        tiny({"widen": "0", "factor": 2, "rescale": rescale}, options=STATED)
+
+
+def test_rescaling_is_refused_on_a_guessed_activation():
+    with pytest.raises(SpecError, match="exact only if the activation is relu, which is a guess"):
+        tiny({"widen": "0", "factor": 2, "rescale": 0.5})
+
+
+@pytest.mark.parametrize("rescale", [2.0**-5, 2.0**-140, 32.0])
+def test_rescaling_beyond_the_range_of_formats_is_refused(rescale):
+    with pytest.raises(SpecError, match="use a power of two from 1/16 to 16"):
+        tiny({"widen": "0", "factor": 2, "rescale": rescale}, options=STATED)
 
 
 # Deepening

@@ -254,7 +254,9 @@ def init(
 
 @app.command()
 @reported
-def schema() -> None:
+def schema(
+    json: Annotated[bool, typer.Option("--json", help="The schema is JSON in any case.")] = True,
+) -> None:
     """Print the JSON Schema of specs, for editors.
 
     Example: ckgrow schema > ckgrow.schema.json

@@ -77,6 +77,10 @@ class WidenMethod(ABC):
     def preserves(self, step: WidenStep) -> Preserves:
         """How well the function is kept under these options."""
 
+    def rests_on(self, step: WidenStep) -> tuple[str, ...]:
+        """The facts that exactness needs besides the wiring, as for :class:`LayerMethod`."""
+        return ()
+
     def warnings(
         self, step: WidenStep, graph: Graph, grouping: Grouping, group: Group
     ) -> list[str]:

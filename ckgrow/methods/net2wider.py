@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckgrow.errors import SpecError
-from ckgrow.graph import Graph
+from ckgrow.graph import Graph, Node
 from ckgrow.groups import Group, Grouping
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import Draw, GrownAxis, Preserves, WidenMethod
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from ckgrow.spec import WidenStep
 
 
+MOST_RESCALED = 16
+"""Beyond, float16 weights underflow or overflow; 1/2 is the value to try."""
+
+
 class Net2Wider(WidenMethod):
     """Copies of units whose outgoing weights are divided."""
 
@@ -44,6 +48,10 @@ class Net2Wider(WidenMethod):
     def preserves(self, step: WidenStep) -> Preserves:
         """Exact, unless gaussian noise disturbs the copies."""
         return "approximate" if step.noise and step.noise.kind == "gaussian" else "exact"
+
+    def rests_on(self, step: WidenStep) -> tuple[str, ...]:
+        """Rescaled units rely on f(a x) = a f(x)."""
+        return () if step.rescale is None else ("activation",)
 
     def warnings(
         self, step: WidenStep, graph: Graph, grouping: Grouping, group: Group
@@ -140,17 +148,30 @@ def _check_rescale(
             f"{step.where}: rescale {step.rescale} would round weights; use a power of two, "
             "for instance 0.5"
         )
+    if not 1 / MOST_RESCALED <= step.rescale <= MOST_RESCALED:
+        raise SpecError(
+            f"{step.where}: rescale {step.rescale:g} would push weights towards the ends of their "
+            f"format; use a power of two from 1/{MOST_RESCALED} to {MOST_RESCALED}"
+        )
     followers = {use.node for use in grouping.coupled.uses if grouping.follows(use, group)}
     for name in readers:
         node = graph.node(name)
-        scales = rule(node.op).homogeneous
-        if node.op in ("Add", "Sub"):  # a x + a y = a (x + y), if both terms are scaled
-            scales = all(grouping.holds(term, group) for term in node.inputs)
+        scales = _scales(node, group, graph, grouping)
         if not scales or (name in followers and node.op != "PRelu"):
             raise SpecError(
                 f"{step.where}: rescale needs f(a x) = a f(x) behind {group.name}, but {name} is "
                 f"{node.op}; leave rescale out for this layer"
             )
+
+
+def _scales(node: Node, group: Group, graph: Graph, grouping: Grouping) -> bool:
+    """Whether f(a x) = a f(x), x being what the group's channels hold before ``node``."""
+    if node.op in ("Add", "Sub"):  # a x + a y = a (x + y) needs both terms to be scaled
+        return all(grouping.holds(term, group) for term in node.inputs)
+    if node.op == "Pad" and node.input(2):
+        filling = graph.constants.get(node.input(2))
+        return filling is not None and not any(filling.values)
+    return rule(node.op).homogeneous
 
 
 METHODS = (Net2Wider(),)

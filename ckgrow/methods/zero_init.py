@@ -17,7 +17,6 @@ from ckgrow.draft import Draft
 from ckgrow.errors import SpecError
 from ckgrow.filling import fresh_tensor
 from ckgrow.graph import Node
-from ckgrow.groups import LAYER_OPS
 from ckgrow.methods.method import BlockMethod, Draw, Preserves
 from ckgrow.ops import rule
 from ckgrow.recipes import Filled, Recipe
@@ -56,7 +55,7 @@ def _ending_layer(block: Block, step: DeepenStep) -> Node:
     """The last layer or BatchNorm of the branch, seen through what maps zero to zero."""
     made = {value: node for node in block.nodes for value in node.outputs}
     node = block.last
-    while node.op not in LAYER_OPS and node.op != "BatchNormalization":
+    while not rule(node.op).makes_channels and node.op != "BatchNormalization":
         if not rule(node.op).homogeneous or len(node.inputs) != 1 or node.inputs[0] not in made:
             raise SpecError(
                 f"{step.where}: the branch of {block.model} ends with {node.op}, behind which "

@@ -28,6 +28,7 @@ class Concat(Layout):
 
     def couple(self, site: Site, coupling: Coupling) -> None:
         inputs = site.node.inputs
+        where = f"Concat {site.node.name!r}"
         axis = site.node.get("axis", 1) % len(site.shape())
         made = list(coupling.axes(inputs[0]))
         if any(coupling.axes(name)[axis] is not None for name in inputs):
@@ -35,11 +36,12 @@ class Concat(Layout):
             for name in inputs:
                 joined += coupling.axis(name, axis)
             made[axis] = joined
-        for name in inputs[1:]:
-            for dim, other in enumerate(coupling.axes(name)):
-                known = made[dim]
-                if dim != axis and known is not None and other is not None:
-                    coupling.atoms.unify(known, other, f"Concat {site.node.name!r}")
+        for dim in (dim for dim in range(len(made)) if dim != axis):
+            if any(coupling.axes(name)[dim] is not None for name in inputs):
+                made[dim] = coupling.axis(inputs[0], dim)
+                for name in inputs[1:]:
+                    other = coupling.axis(name, dim)
+                    coupling.atoms.unify(coupling.axis(inputs[0], dim), other, where)
         coupling.set(site.node.output, tuple(made))
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:

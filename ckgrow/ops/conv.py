@@ -23,6 +23,7 @@ class Conv(Rule):
     """Conv(x, weight, bias?)."""
 
     op = "Conv"
+    makes_channels = True
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
         x, weight = site.shape(0), site.sizes(1, 0)

@@ -23,6 +23,7 @@ class Gemm(Rule):
     """Gemm(x, weight, bias?): alpha * x @ weight + beta * bias; weight "out in" with transB."""
 
     op = "Gemm"
+    makes_channels = True
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
         x, weight = site.shape(0), site.sizes(1, 0)
@@ -68,6 +69,8 @@ class MatMul(Rule):
     """MatMul(a, b) with one operand computed, the other a parameter or a constant matrix."""
 
     op = "MatMul"
+    makes_channels = True
+    channel_dim = -1
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
         a, b = site.shape(0), site.shape(1)

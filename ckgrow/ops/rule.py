@@ -121,12 +121,16 @@ class Rule(ABC):
 
     ``idempotent``: f(f(x)) = f(x). ``homogeneous``: f(a x) = a f(x) for every a > 0.
     ``elementwise``: one input, one output, every element by itself with the same function.
+    ``makes_channels``: a layer; inputs are a value, a weight whose first two dimensions are its
+    channels on either side, and perhaps a bias. ``channel_dim``: where its values hold channels.
     """
 
     op: str
     idempotent = False
     homogeneous = False
     elementwise = False
+    makes_channels = False
+    channel_dim = 1
 
     def __init__(self, op: str = "") -> None:
         if op:

@@ -13,12 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ckgrow.graph import Constant, Graph, Node
+from ckgrow.ops import rule
 
 PREFIX = "\0reversed"
 """Before the names of what is added; no name of a checkpoint or an adapter starts like that."""
-
-_AXES = {"Conv": (1, 0, 1), "Gemm": (1, 0, 1), "MatMul": (-1, -2, -1)}
-"""Per op: the channel dimension of its values, and the two dimensions of its weight."""
 
 _TO_THE_START = -(2**62)
 
@@ -28,7 +26,7 @@ def reordered(graph: Graph) -> Graph:
     rewriting = _Rewriting({value for node in graph.nodes for value in node.outputs})
     rewriting.values.update(graph.inputs)
     for node in graph.nodes:
-        if node.op in _AXES and rewriting.has_weight(node, graph):
+        if rule(node.op).makes_channels and rewriting.has_weight(node, graph):
             rewriting.reverse(node)
         else:
             rewriting.nodes.append(node)
@@ -48,10 +46,10 @@ class _Rewriting:
         return value in self.values and weight not in self.values and weight not in graph.constants
 
     def reverse(self, node: Node) -> None:
-        dim, *weight_dims = _AXES[node.op]
+        dim = rule(node.op).channel_dim
         x, weight, *bias = node.inputs
         made = f"{PREFIX} {node.output}"
-        inputs = [self._flip(x, (dim,), node), self._flip(weight, tuple(weight_dims), node)]
+        inputs = [self._flip(x, (dim,), node), self._flip(weight, (0, 1), node)]
         inputs += [self._flip(name, (-1,), node) for name in bias]
         self.nodes.append(replace(node, inputs=tuple(inputs), outputs=(made,)))
         self._slice(made, (dim,), f"{node.name} after", node.output)
