@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from blake3 import blake3
+
 from ckgrow.checkpoint import PROVENANCE_KEY, Format
 from ckgrow.describing import amounts
 from ckgrow.documents import ApplyDocument, VerifyDocument
@@ -17,7 +19,7 @@ from ckgrow.files import shown_path
 from ckgrow.header import Header
 from ckgrow.loading import Loaded, Wish, load
 from ckgrow.planning import Plan
-from ckgrow.provenance import UNHASHED, Provenance
+from ckgrow.provenance import Provenance
 from ckgrow.publishing import PartFile
 from ckgrow.recipes import Recipe
 from ckgrow.registry import formats
@@ -120,17 +122,17 @@ class _Student:
         made = {prefix + name: recipe for name, recipe in recipes.items()}
         # In the order of names, so that the same tensors make the same bytes whoever held them.
         header = Header({name: made[name].spec for name in sorted(made)})
-        metadata = {
-            **teacher.reader.contents.metadata,
-            PROVENANCE_KEY: self.identity.to_json(),
-        }
+        metadata = dict(teacher.reader.contents.metadata)
+        # Stands for the student's hash until that is known: found nowhere else in the file.
+        unhashed = blake3(repr((sorted(made), metadata, self.identity)).encode()).hexdigest()
+        metadata[PROVENANCE_KEY] = replace(self.identity, student=unhashed).to_json()
         total = sum(spec.nbytes for spec in header.values())
         self.watching.begin("growing", total)
         writer = self.format.create(path, header, metadata)
         try:
             digests = execute(made, teacher.read, writer, self.run.workers, self.watching.advance)
             digest = content_hash(header, digests)
-            writer.finish({UNHASHED: digest})
+            writer.finish({unhashed: digest})
         except BaseException:
             writer.abandon()
             raise

@@ -106,6 +106,11 @@ def _strange(header: Header, names: tuple[str, ...]) -> list[str]:
     """Why a tensor of the right name may be no weight, for the first that is not."""
     for name in names:
         spec = header[name]
+        if "_grown" in name:
+            return [
+                "names with '_grown' are ckgrow's, and the entry 'ckgrow' in the file's metadata, "
+                "which tells where they belong, is gone: use a copy that still has it"
+            ]
         if not spec.size:
             return [f"{shown(name)} is empty (shape {list(spec.shape)})"]
         if name.endswith(".weight") and not spec.is_float:

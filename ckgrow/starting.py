@@ -31,12 +31,12 @@ def first_spec(document: InspectDocument) -> str:
     for name, blocks in document.stages.items():
         lines += [
             f"  # {len(blocks)} blocks; new ones are whole and start as the identity",
-            f"  # - deepen: {json.dumps(name)}",
+            f"  # - deepen: {json.dumps(_pattern(name))}",
             "  #   blocks: 1",
         ]
     if active:  # nothing can grow wider; a spec needs a step all the same
         layer = document.layers[-1].name if document.layers else "a layer"
-        lines += [f"  - deepen: {json.dumps(layer)}", "    layers: 1"]
+        lines += [f"  - deepen: {json.dumps(_pattern(layer))}", "    layers: 1"]
     return "\n".join(lines) + "\n"
 
 
@@ -64,6 +64,11 @@ def _teacher(document: InspectDocument) -> list[str]:
     return lines
 
 
+def _pattern(name: str) -> str:
+    """The pattern that this name alone fits: what would be a wildcard stands in a set of its own."""
+    return "".join(f"[{each}]" if each in "*?[{" else each for each in name)
+
+
 def _widening(group: GroupRow, *, active: bool) -> list[str]:
     sharing = len(group.layers) - 1
     with_others = f", with {sharing} more layers" if sharing else ""
@@ -71,6 +76,6 @@ def _widening(group: GroupRow, *, active: bool) -> list[str]:
     mark = "" if active else "# "
     return [
         f"  # {group.width} channels{equal}{with_others}",
-        f"  {mark}- widen: {json.dumps(group.layers[0])}",
+        f"  {mark}- widen: {json.dumps(_pattern(group.layers[0]))}",
         f"  {mark}  factor: 1.5",
     ]

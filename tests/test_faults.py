@@ -134,10 +134,10 @@ def test_stopped_at_every_step_of_writing(folder, whole, amount, blow, code, sai
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_struck_at_a_random_moment(folder, whole, amount, blow):
     draw = random.Random(int(blow))
-    ends = {  # SIGTERM before the command has begun ends the process as it always does
+    ends = {  # before and after the command, a signal ends the process as it always does
         signal.SIGKILL: {-9},
         signal.SIGTERM: {143, -15},
-        signal.SIGINT: {130},
+        signal.SIGINT: {130, -2},
     }[blow]
     for _ in range(amount(3, 60)):
         before = listing(folder)
@@ -172,6 +172,25 @@ from ckgrow.cli.main import run
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 run()
 """
+
+
+DROPPING = """
+class Dropping:
+    def __del__(self):  # an exception in here goes nowhere
+        os.kill(os.getpid(), blow)
+
+"""
+
+
+@pytest.mark.parametrize(("blow", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_inside_a_destructor_is_not_lost(folder, blow, code):
+    launcher = LAUNCHER.replace("os.kill(os.getpid(), blow)", "Dropping()")
+    launcher = launcher.replace("def counted", DROPPING + "def counted")
+    command = [sys.executable, "-c", launcher, "3", str(int(blow)), *APPLY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert set(listing(folder)) == FILES - {"student.safetensors"}
 
 
 def test_file_size_limit(folder):

@@ -453,6 +453,20 @@ def test_rectangular_grouped_and_strided_layers_are_deepened():
         assert_same_function(made.graph, tensors, plan, student)
 
 
+def test_weights_with_inputs_first_are_widened_time_and_again():
+    weights = {"a": (3, 4), "b": (4, 5), "c": (5, 2)}
+    nodes = [layer("MatMul", "a", "x"), layer("MatMul", "b", "a"), layer("MatMul", "c", "b")]
+    made = case(weights, nodes, {}, x=(3,))
+    tensors = random_arrays(made.header)
+    steps = [
+        {"widen": "*", "by": 1, "split": split, "copies": "random"}
+        for split in ("select", "uniform", "unequal", "per-channel", "select", "unequal")
+    ]
+    plan, student = grown_graph(made.graph, tensors, *steps)
+    assert student["b.w"].shape == (10, 11)
+    assert_same_function(made.graph, tensors, plan, student)
+
+
 # Files
 
 

@@ -212,15 +212,27 @@ def test_widened_student_is_known_by_its_shapes(folder):
 
 def test_grown_layers_need_the_provenance(folder):
     """Their names stand nowhere in the architecture; the message says what they are."""
+    teacher = TEACHERS / "resnet.safetensors"
+    spec = written(folder / "deep.yaml", "steps:\n  - deepen: layer1.0.conv1\n    layers: 1\n")
+    assert ckgrow("apply", teacher, spec, "-o", "deep.safetensors").exit_code == 0
+    assert ckgrow("verify", teacher, "deep.safetensors").exit_code == 0
+    without_metadata("deep.safetensors")
+    done = ckgrow("verify", teacher, "deep.safetensors")
+    assert done.exit_code == 3
+    assert "layer1.0.conv1_grown1.weight" in done.stderr
+    assert "the entry 'ckgrow' in the file's metadata" in done.stderr
+
+
+def test_stated_options_stand_in_for_lost_metadata(folder):
     teacher = TEACHERS / "convnet.safetensors"
     done = ckgrow("apply", teacher, SPECS / "deepen_convnet.yaml", "-o", "deep.safetensors")
     assert done.exit_code == 0
     assert ckgrow("verify", teacher, "deep.safetensors").exit_code == 0
     without_metadata("deep.safetensors")
-    done = ckgrow("verify", teacher, "deep.safetensors")
-    assert done.exit_code == 3
-    assert "conv1_grown1" in done.stderr
-    assert "metadata" in done.stderr
+    made = document("verify", teacher, "deep.safetensors", code=1)
+    assert "the inputs differ" in made["reason"]
+    options = ("--option", "input=[1,8,8]", "--option", 'pool={"conv1":"max 2","conv2":"max 2"}')
+    assert ckgrow("verify", teacher, "deep.safetensors", *options).exit_code == 0
 
 
 # --- faults of one channel ------------------------------------------------------------------

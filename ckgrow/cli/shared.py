@@ -5,17 +5,16 @@ from __future__ import annotations
 import functools
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
+from ckgrow.cli.stopping import Stop
 from ckgrow.errors import CkgrowError, FileError, SpecError, Terminated
 
 if TYPE_CHECKING:
@@ -61,43 +60,29 @@ def reported(command: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
     @functools.wraps(command)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        stopping = {signal.SIGTERM: _terminate, signal.SIGINT: _interrupt}
-        previous = {number: signal.signal(number, stop) for number, stop in stopping.items()}
-        try:
-            return command(*args, **kwargs)
-        except CkgrowError as failure:
-            _fail(str(failure), failure.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted; no unfinished file was left behind", INTERRUPTED)
-        except Terminated as failure:
-            _fail("terminated; no unfinished file was left behind", failure.exit_code)
-        except OSError as failure:
-            _fail(failure.strerror or str(failure), FileError.exit_code)
-        except typer.Exit:
-            raise
-        except Exception as failure:  # noqa: BLE001 - no traceback reaches a user
-            _fail(f"internal error: {type(failure).__name__}: {failure}", INTERNAL)
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        with Stop() as stop:
+            try:
+                return command(*args, **kwargs)
+            except (typer.Exit, SystemExit):
+                raise
+            except BaseException as failure:  # noqa: BLE001 - no traceback reaches a user
+                _report(stop.reason or failure)
 
     return wrapped
 
 
-def _terminate(_: int, __: FrameType | None) -> NoReturn:
-    _let_clean_up()
-    raise Terminated
-
-
-def _interrupt(_: int, __: FrameType | None) -> NoReturn:
-    _let_clean_up()
-    raise KeyboardInterrupt
-
-
-def _let_clean_up() -> None:
-    """A second signal must not stop the first from taking the part file away."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+def _report(failure: BaseException) -> NoReturn:
+    match failure:
+        case CkgrowError():
+            _fail(str(failure), failure.exit_code)
+        case KeyboardInterrupt():
+            _fail("interrupted; no unfinished file was left behind", INTERRUPTED)
+        case Terminated():
+            _fail("terminated; no unfinished file was left behind", failure.exit_code)
+        case OSError():
+            _fail(failure.strerror or str(failure), FileError.exit_code)
+        case _:
+            _fail(f"internal error: {type(failure).__name__}: {failure}", INTERNAL)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -105,10 +90,18 @@ def _fail(message: str, code: int) -> NoReturn:
         traceback.print_exc()
     elif code == INTERNAL:
         message += "; run 'ckgrow --debug ...' for the details, and please report it"
-    # Names are escaped where a message is made; this catches what a path or a library adds.
-    text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
-    typer.echo(f"error: {text}", err=True)
+    typer.echo(f"error: {printable(message)}", err=True)
     raise typer.Exit(code)
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters escaped, line breaks excepted.
+
+    Names are escaped where a message is made; this catches what a path or a library adds.
+    """
+    return "".join(
+        each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text
+    )
 
 
 def say(text: str, *, end: str = "\n") -> None:

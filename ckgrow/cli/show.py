@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ckgrow.cli.shared import ignore_stdout
+from ckgrow.cli.shared import ignore_stdout, printable
 from ckgrow.documents import (
     Amount,
     ApplyDocument,
@@ -25,7 +26,11 @@ _WIDE = 160
 
 
 class _Console(Console):
-    """A reader that has gone (``| head``) stops the printing, not the work."""
+    """Prints no control characters of others; a reader that has gone does not stop the work."""
+
+    def print(self, *texts: Any, **settings: Any) -> None:
+        """Texts come out as they are, but for control characters; tables have escaped cells."""
+        super().print(*(printable(t) if isinstance(t, str) else t for t in texts), **settings)
 
     def on_broken_pipe(self) -> None:
         """Rich would end the process here, a run that is to write a file included."""
@@ -103,7 +108,7 @@ def show_verdict(document: VerifyDocument) -> None:
     style = "bold green" if document.preserved else "bold red"
     if document.expected:
         word, style = "not preserved, as the plan said", "bold yellow"
-    out.print(Text(f"verdict: {word}", style=style))
+    out.print(f"verdict: {word}", style=style)
     out.print(document.reason)
     rows = [
         (
@@ -196,7 +201,7 @@ def _assumptions(out: Console, assumptions: Iterable[object]) -> None:
 
 def _warnings(out: Console, warnings: Iterable[str]) -> None:
     for warning in warnings:
-        out.print(Text(f"warning: {warning}", style="yellow"))
+        out.print(f"warning: {warning}", style="yellow")
 
 
 def _dropped(out: Console, dropped: Sequence[str]) -> None:
@@ -216,7 +221,7 @@ def _table(out: Console, heads: Sequence[str], rows: Iterable[Sequence[str]]) ->
     for head in heads:
         table.add_column(head, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     out.print(table)
 
 

@@ -1,0 +1,129 @@
+"""The commands that compute: apply and verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ckgrow.cli.shared import (
+    Architecture,
+    Json,
+    Options,
+    SpecPath,
+    TeacherPath,
+    Weights,
+    Workers,
+    parsed_options,
+    reported,
+    say,
+    watching,
+)
+
+
+@reported
+def apply(
+    teacher: TeacherPath,
+    spec: SpecPath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The student's file.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the verdict.")] = False,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Leave a failed student as STUDENT.failed.")
+    ] = False,
+    workers: Workers = None,
+    weights: Weights = None,
+    json: Json = False,
+) -> None:
+    """Grow a teacher by a spec, verify the student, write its file.
+
+    Example: ckgrow apply teacher.safetensors spec.yaml -o student.safetensors
+    """
+    from ckgrow.documents import PlanDocument, to_json
+    from ckgrow.public import apply as grow
+
+    def announce(plan: PlanDocument) -> None:
+        if not json:
+            from ckgrow.cli.show import show_short_plan
+
+            show_short_plan(plan)
+
+    with watching() as watched:
+        document = grow(
+            teacher,
+            spec,
+            output,
+            workers=workers,
+            force=force,
+            keep_failed=keep_failed,
+            check=not no_verify,
+            weights=weights,
+            watching=watched,
+            announce=announce,
+        )
+    if json:
+        say(to_json(document))
+    else:
+        from ckgrow.cli.show import show_applied
+
+        show_applied(document, kept=keep_failed)
+    if document.status == "failed":
+        raise typer.Exit(1)
+
+
+@reported
+def verify(
+    teacher: TeacherPath,
+    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="The student's checkpoint.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Do without float64.")] = False,
+    samples: Annotated[int, typer.Option(min=1, max=4096, help="Number of random inputs.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.")] = 0,
+    inputs: Annotated[
+        Path | None, typer.Option(help="Your own inputs: .npy, .npz or .safetensors.")
+    ] = None,
+    expect: Annotated[
+        Path | None, typer.Option(help="What your framework computed for the teacher on --inputs.")
+    ] = None,
+    rtol: Annotated[
+        float | None, typer.Option(help="Tolerance in parts of each output's scale.")
+    ] = None,
+    atol: Annotated[float | None, typer.Option(help="Tolerance, absolute.")] = None,
+    architecture: Architecture = None,
+    option: Options = None,
+    weights: Weights = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Say whether two checkpoints compute the same function; exit 1 if not.
+
+    Example: ckgrow verify teacher.safetensors student.safetensors
+    """
+    from ckgrow.documents import to_json
+    from ckgrow.public import verify as compare
+
+    with watching() as watched:
+        document = compare(
+            teacher,
+            student,
+            samples=samples,
+            seed=seed,
+            inputs=inputs,
+            expect=expect,
+            quick=quick,
+            rtol=rtol,
+            atol=atol,
+            architecture=architecture,
+            options=parsed_options(option),
+            weights=weights,
+            workers=workers,
+            watching=watched,
+        )
+    if json:
+        say(to_json(document))
+    else:
+        from ckgrow.cli.show import show_verdict
+
+        show_verdict(document)
+    if not document.preserved:
+        raise typer.Exit(1)
