@@ -25,9 +25,10 @@ class MemoryReader:
         self.contents = Contents({})
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Rows of a tensor; a scalar comes with shape (1,)."""
-        array = self._arrays[name]
-        return np.atleast_1d(array)[start:stop]
+        """Rows of a tensor, which stay the caller's: they cannot be written to."""
+        rows = np.atleast_1d(self._arrays[name])[start:stop]
+        rows.flags.writeable = False
+        return rows
 
     def unchanged(self) -> bool:
         """Nobody else writes to it while ckgrow runs."""

@@ -65,7 +65,7 @@ def _teacher(document: InspectDocument) -> list[str]:
 
 
 def _pattern(name: str) -> str:
-    """The pattern that this name alone fits: what would be a wildcard stands in a set of its own."""
+    """The pattern that this name alone fits: each wildcard stands in a set of its own."""
     return "".join(f"[{each}]" if each in "*?[{" else each for each in name)
 
 

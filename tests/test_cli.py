@@ -236,6 +236,42 @@ def test_wrapper_prefix_is_kept(folder, prefix):
     assert ckgrow("verify", "teacher.safetensors", "student.safetensors").exit_code == 0
 
 
+HOSTILE = (
+    "\x1b[31m",
+    "[bold]",
+    "a b\n",
+    "../../etc/",
+    "quo\"te'",
+    "{x}",
+    "*",
+    "日本",
+    "\u202e",
+    "~",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_hostile_names_of_tensors(folder, name):
+    """They grow like others, are never printed raw, and never become a path."""
+    hostile = {f"{name}.{key}": values for key, values in tensors().items()}
+    saved(folder / "teacher.safetensors", hostile)
+    before = listing(folder)
+    outputs = [
+        ckgrow("inspect", "teacher.safetensors"),
+        ckgrow("init", "teacher.safetensors", "-o", "first.yaml"),
+        ckgrow("plan", "teacher.safetensors", "first.yaml"),
+        grown("first.yaml"),
+        ckgrow("inspect", "student.safetensors", "--new-tensors"),
+        ckgrow("inspect", "student.safetensors", "--json"),
+        ckgrow("verify", "teacher.safetensors", "student.safetensors"),
+    ]
+    for done in outputs:
+        assert done.exit_code == 0, done.output
+        assert all(each.isprintable() or each == "\n" for each in done.output)
+    assert set(load_file("student.safetensors")) == set(hostile)
+    assert listing(folder).keys() == {*before, "first.yaml", "student.safetensors"}
+
+
 # --- once more ------------------------------------------------------------------------------
 
 

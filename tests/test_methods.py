@@ -537,3 +537,9 @@ def test_weights_that_are_not_finite_do_not_crash():
 def test_absurd_widths_are_refused(step):
     with pytest.raises(SpecError, match="grows a layer to 1048576 at most"):
         tiny(step)
+
+
+def test_rescaling_is_refused_in_float16():
+    state = {name: tensor.half() for name, tensor in random_state(TINY).items()}
+    with pytest.raises(SpecError, match="round small weights in float16"):
+        grown(state, {"widen": "0", "factor": 2, "rescale": 0.5}, options=STATED)

@@ -136,6 +136,11 @@ def _rescaled(source: Recipe, dim: int, axis: GrownAxis, step: WidenStep) -> Rec
     """Rows of copied units times ``rescale``; their columns are multiplied by its inverse."""
     if step.rescale is None:
         return source
+    if source.spec.dtype == "float16":
+        raise SpecError(
+            f"{step.where}: rescale would round small weights in float16, whose smallest numbers "
+            "are within reach; leave it out, or convert the teacher to float32 first"
+        )
     sources = axis.map.sources
     return Scaled(source, dim, np.where(axis.map.counts[sources] > 1, step.rescale, 1.0))
 

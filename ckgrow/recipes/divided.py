@@ -179,7 +179,7 @@ class _Copies:
         number = np.full(self.map.width, -1)
         number[self.sources] = np.arange(self.count)
         source = self.map.sources
-        members = np.flatnonzero(number[source] >= 0)
+        members = np.flatnonzero((source >= 0) & (number[np.maximum(source, 0)] >= 0))
         rows = number[source[members]]
         # right-aligned: a channel with fewer copies leaves the first shares empty
         from_right = self.map.counts[source[members]] - self.map.ranks[members]
