@@ -150,7 +150,7 @@ def _fresh(width: int) -> Origin:
 def _names_behind(draft: Draft, place: Place) -> tuple[dict[str, str], tuple[Shift, ...]]:
     """Names of the new nodes by those they are modelled on, and the shifts that free them."""
     followers = [node for node in (place.batch_norm, *place.activation) if node is not None]
-    models = [node.name for node in (place.layer, *followers) if "/" not in node.name]
+    models = [place.layer.name, *(node.name for node in followers if "/" not in node.name)]
     taken = {*draft.recipes, *(node.name for node in draft.graph.nodes)}
     names, shifts = new_paths(models, taken)
     for node in followers:

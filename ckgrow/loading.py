@@ -135,7 +135,8 @@ def _restored(
         return adapter, network
     if options != dict(provenance.options):
         raise SpecError(
-            f"{label} carries its own graph, which options cannot change; leave teacher.options out"
+            f"{label} carries its own graph, which options cannot change; leave them out of the "
+            "spec ('teacher: options:') and of the command (--option)"
         )
     try:
         infer_shapes(provenance.graph, header)

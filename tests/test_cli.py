@@ -156,6 +156,31 @@ def test_schema_names_every_verb():
     schema = json.loads(ckgrow("schema").stdout)
     text = json.dumps(schema)
     assert all(f'"{key}"' in text for key in ("widen", "deepen", "seed", "teacher", "verify"))
+    assert json.loads(ckgrow("schema", "--json").stdout) == schema
+
+
+def test_progress_is_for_terminals(folder):
+    """On a terminal a bar shows on stderr and goes away again; stdout has no trace of it."""
+    ours, theirs = os.openpty()
+    command = [CKGROW, "apply", "teacher.safetensors", "spec.yaml", "-o", "student.safetensors"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as run:
+        os.close(theirs)
+        seen = b""
+        while piece := read_terminal(ours):
+            seen += piece
+        said = run.stdout.read()
+    os.close(ours)
+    assert run.returncode == 0
+    assert b"verifying" in seen
+    assert "\x1b" not in said
+    assert "verdict: preserved" in said
+
+
+def read_terminal(descriptor):
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # the other end is closed
+        return b""
 
 
 @pytest.mark.parametrize("teacher", sorted(path.stem for path in TEACHERS.glob("*.safetensors")))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ import torch
 from commands import WIDEN, ckgrow, listing, process, saved, tensors, written
 from safetensors.numpy import load_file, save_file
 from shipped import SPECS, TEACHERS
+
+from ckgrow import recognition
+from ckgrow.architecture import Explanation
 
 COMMANDS = {
     "apply": ("apply", "{teacher}", "{spec}", "-o", "student.safetensors"),
@@ -273,6 +277,36 @@ def test_content_of_checkpoints(folder, name):
     values, said = networks()[name]
     saved(folder / "bad.safetensors", values)
     refused_by(COMMANDS, 3, ["bad.safetensors", *said], teacher="bad.safetensors")
+
+
+def explaining(name, **parts):
+    """An adapter that says of every checkpoint that it explains just these keys of it."""
+    explanation = Explanation(**{"unexplained": (), **parts})
+    return SimpleNamespace(name=name, options=(), explain=lambda header: explanation)
+
+
+def known(monkeypatch, *adapters):
+    names = {adapter.name: adapter for adapter in adapters}
+    monkeypatch.setattr(recognition, "architectures", lambda: names)
+
+
+def test_nearest_is_what_lacks_least(folder, monkeypatch):
+    """Not what explains most: a chain of layers claims every BatchNorm there is."""
+    greedy = explaining("greedy", explained=frozenset("abc"), missing=("x", "y", "z"))
+    near = explaining("near", explained=frozenset("ab"), unexplained=("0.weight",))
+    known(monkeypatch, greedy, near)
+    said = "the nearest architecture is near; keys that fit nothing there: 0.weight"
+    refused(3, [said], "inspect", "good.safetensors")
+
+
+def test_ambiguous_architecture(folder, monkeypatch):
+    known(
+        monkeypatch,
+        explaining("one", explained=frozenset(tensors())),
+        explaining("other", explained=frozenset(tensors())),
+    )
+    said = "good.safetensors fits one and other; say which one with 'teacher: {architecture: ...}'"
+    refused_by(("plan", "inspect", "apply"), 2, [said])
 
 
 def framed(header, data=b""):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import pkgutil
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import WIDEN, python, saved, tensors, written
+from commands import WIDEN, process, python, saved, tensors, written
 from shipped import SPECS, TEACHERS
 
 import ckgrow
@@ -226,6 +227,21 @@ def test_broken_plug_in_is_a_warning(monkeypatch, fault):
     with pytest.warns(RuntimeWarning, match=rf"plug-in 'mine' .* was skipped: {fault}"):
         found = plugged(monkeypatch, PlugIn("mine", fault))
     assert set(found) == set(registry.architectures())
+
+
+def test_broken_plug_in_on_the_command_line(tmp_path):
+    """Really installed, as far as Python can tell: one line, and the command goes on."""
+    place = tmp_path / "broken-1.0.dist-info"
+    place.mkdir()
+    written(place / "METADATA", "Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    written(place / "entry_points.txt", "[ckgrow.architectures]\nmine = no_such_module:ADAPTER\n")
+    done = process("adapters", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0
+    assert "architecture mlp" in done.stdout
+    assert done.stderr == (
+        "warning: plug-in 'mine' (no_such_module:ADAPTER) was skipped: "
+        "No module named 'no_such_module'\n"
+    )
 
 
 def test_adapter_without_a_name_is_a_warning(monkeypatch):

@@ -84,8 +84,10 @@ def test_inputs_that_show_nothing(folder):
     ],
 )
 def test_another_network(folder, other, said):
-    made = document("verify", "teacher.safetensors", other, code=1)
-    assert said in made["reason"]
+    """Whichever of the two it is, and whatever the student's provenance says of its teacher."""
+    for files in (("teacher.safetensors", other), (other, "student.safetensors")):
+        made = document("verify", *files, code=1)
+        assert said in made["reason"]
 
 
 def test_another_number_of_classes(folder):
@@ -148,6 +150,19 @@ def test_own_inputs_and_expected_outputs(folder, inputs, kind):
     assert made["outputs"][0]["preserved"] is True  # the two agree, under the same wrong guess
     assert "an assumption is probably wrong: activation = relu (default)" in made["reason"]
     assert verdict("--inputs", given, "--expect", wrong, "--option", "activation=tanh")["preserved"]
+
+
+def test_what_is_stated_holds_for_students_of_students(folder, inputs):
+    """Both files carry a provenance that guesses relu; the statement overrules both."""
+    done = ckgrow("apply", "student.safetensors", "spec.yaml", "-o", "second.safetensors")
+    assert done.exit_code == 0
+    np.save("x.npy", inputs)
+    np.save("y.npy", torch_outputs(nn.Tanh(), inputs))
+    files = ("student.safetensors", "second.safetensors")
+    given = ("--inputs", "x.npy", "--expect", "y.npy")
+    assert ckgrow("verify", *files).exit_code == 0
+    assert ckgrow("verify", *files, *given).exit_code == 1
+    assert ckgrow("verify", *files, *given, "--option", "activation=tanh").exit_code == 0
 
 
 def test_tanh_taken_for_relu(folder, inputs):

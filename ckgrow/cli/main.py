@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from ckgrow.cli import looking, making
-from ckgrow.cli.shared import INTERRUPTED, say, set_debugging
+from ckgrow.cli.shared import INTERRUPTED, printable, say, set_debugging
 from ckgrow.errors import FileError
 from ckgrow.version import VERSION
 
@@ -52,8 +53,14 @@ for _command in (
     app.command()(_command)
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning of Python's, without the line of code that it came from."""
+    typer.echo(f"warning: {printable(str(message))}", err=True)
+
+
 def run() -> None:
     """The entry point of the installed command."""
+    warnings.showwarning = _warn
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # what the terminal's encoding lacks is escaped
             stream.reconfigure(errors="backslashreplace")
