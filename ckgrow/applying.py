@@ -15,9 +15,9 @@ from ckgrow.describing import amounts
 from ckgrow.documents import ApplyDocument, VerifyDocument
 from ckgrow.errors import CkgrowError, FileError, SpecError
 from ckgrow.execute import content_hash, execute
-from ckgrow.files import shown_path
 from ckgrow.header import Header
 from ckgrow.loading import Loaded, Wish, load
+from ckgrow.names import shown_path
 from ckgrow.planning import Plan
 from ckgrow.provenance import Provenance
 from ckgrow.publishing import PartFile

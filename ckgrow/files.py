@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ckgrow.checkpoint import Format, Reader
 from ckgrow.errors import CheckpointError, FileError
+from ckgrow.names import shown_path
 from ckgrow.registry import formats
 
 START_LENGTH = 16
@@ -105,12 +106,6 @@ def open_checkpoint(path: str | Path, weights: str | None = None) -> Reader:
     if not start:
         raise CheckpointError(f"{file.place} is empty; fetch it again or save it again")
     return _format_of(Path(path), start).open(Path(path), weights)
-
-
-def shown_path(path: str | Path) -> str:
-    """``path`` as it may be printed: as it is, or quoted and escaped when it would not print."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
 
 
 def _format_of(path: Path, start: bytes) -> Format:

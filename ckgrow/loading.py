@@ -13,9 +13,10 @@ import numpy as np
 from ckgrow.architecture import Architecture, Network
 from ckgrow.checkpoint import PROVENANCE_KEY, Reader
 from ckgrow.errors import CkgrowError, SpecError
-from ckgrow.files import open_checkpoint, shown_path
+from ckgrow.files import open_checkpoint
 from ckgrow.header import Header
 from ckgrow.memory import MemoryReader
+from ckgrow.names import shown_path
 from ckgrow.provenance import Provenance
 from ckgrow.recognition import build, common_prefix, recognise
 from ckgrow.registry import architectures

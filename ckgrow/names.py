@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ckgrow.errors import SpecError
 
@@ -45,6 +46,12 @@ def shown(name: str) -> str:
     head = _fitting(name, SHOWN_LENGTH // 2)
     tail = _fitting(reversed(name), SHOWN_LENGTH // 4)
     return f"'{''.join(head)}...{''.join(reversed(tail))}' ({len(name)} characters)"
+
+
+def shown_path(path: str | Path) -> str:
+    """``path`` as it may be printed: as it is, or quoted and escaped when it would not print."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
 
 
 def _escaped(character: str) -> str:

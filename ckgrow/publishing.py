@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ckgrow.errors import FileError
-from ckgrow.files import shown_path
+from ckgrow.names import shown_path
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What linking fails with where there are no hard links, as on FAT."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ckgrow.documents import GroupRow, InspectDocument
 from ckgrow.errors import FileError
-from ckgrow.files import shown_path
+from ckgrow.names import shown_path
 
 _HEAD = """\
 # A first growth spec for {checkpoint}.

@@ -32,7 +32,7 @@ from ruamel.yaml.events import (
 )
 
 from ckgrow.errors import FileError, SpecError
-from ckgrow.names import SHOWN_LENGTH, shown
+from ckgrow.names import SHOWN_LENGTH, shown, shown_path
 from ckgrow.yaml_scalars import scalar
 
 FILE_BYTES = 1_000_000
@@ -77,7 +77,7 @@ class Document:
 
     def where(self, path: Sequence[Key] = ()) -> str:
         """The place of ``path`` as messages begin: ``spec.yaml:7``, or the bare name."""
-        return f"{shown(self.name)}:{self.line(path)}" if self.lines else shown(self.name)
+        return f"{shown_path(self.name)}:{self.line(path)}" if self.lines else shown_path(self.name)
 
 
 def load(path: str | os.PathLike[str]) -> Document:
@@ -90,23 +90,25 @@ def load(path: str | os.PathLike[str]) -> Document:
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise FileError(f"{shown(name)} is a folder; name a YAML file")
+            raise FileError(f"{shown_path(name)} is a folder; name a YAML file")
         if not stat.S_ISREG(status.st_mode):
-            raise FileError(f"{shown(name)} is not a regular file; write the YAML to a file first")
+            raise FileError(
+                f"{shown_path(name)} is not a regular file; write the YAML to a file first"
+            )
         with open(path, "rb") as file:
             content = file.read(FILE_BYTES + 1)
     except OSError as failure:
-        raise FileError(f"{shown(name)} cannot be read: {failure.strerror}") from failure
+        raise FileError(f"{shown_path(name)} cannot be read: {failure.strerror}") from failure
     except ValueError as failure:  # a NUL in the path
-        raise FileError(f"{shown(name)} cannot be read: {failure}") from failure
+        raise FileError(f"{shown_path(name)} cannot be read: {failure}") from failure
     if len(content) > FILE_BYTES:
-        raise SpecError(f"{shown(name)} is larger than {FILE_BYTES} bytes; shorten it")
+        raise SpecError(f"{shown_path(name)} is larger than {FILE_BYTES} bytes; shorten it")
     try:
         return loads(content.decode("utf-8"), name)
     except UnicodeDecodeError as failure:
         line = content.count(b"\n", 0, failure.start) + 1
         raise SpecError(
-            f"{shown(name)}:{line}: byte 0x{content[failure.start]:02x} is not UTF-8; "
+            f"{shown_path(name)}:{line}: byte 0x{content[failure.start]:02x} is not UTF-8; "
             "save the file as UTF-8"
         ) from failure
 
@@ -138,7 +140,7 @@ class _Reader:
 
     def refuse(self, line: int, problem: str) -> NoReturn:
         """Raises the error for ``problem`` at ``line``."""
-        raise SpecError(f"{shown(self._name)}:{line + 1}: {problem}")
+        raise SpecError(f"{shown_path(self._name)}:{line + 1}: {problem}")
 
     def document(self) -> Document:
         """The only document of the stream."""
@@ -151,7 +153,7 @@ class _Reader:
         next(self._events)  # the start of the stream
         start = next(self._events)
         if isinstance(start, StreamEndEvent):
-            raise SpecError(f"{shown(self._name)} is empty; `ckgrow init` writes a first spec")
+            raise SpecError(f"{shown_path(self._name)} is empty; `ckgrow init` writes a first spec")
         value = self._value(next(self._events), ())
         for event in self._events:
             if isinstance(event, DocumentStartEvent):

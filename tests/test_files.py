@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 
 from ckgrow.errors import CheckpointError, FileError
-from ckgrow.files import RegularFile, open_checkpoint, shown_path
+from ckgrow.files import RegularFile, open_checkpoint
+from ckgrow.names import shown_path
 
 TENSORS = {"w": torch.arange(4.0)}
 

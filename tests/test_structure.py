@@ -207,6 +207,7 @@ class PlugIn:
 
 
 def plugged(monkeypatch, *points):
+    registry.architectures()  # cached before anything is plugged in, whichever test comes first
     monkeypatch.setattr(registry, "entry_points", lambda *, group: points)
     return registry.architectures.__wrapped__()
 

@@ -214,7 +214,7 @@ def test_a_file_is_read_with_its_name(tmp_path):
     path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: \xc3\xbc\r\n")
     document = yamlfile.load(path)
     assert document.value == {"a": 1, "b": "ü"}
-    assert document.where(("b",)) == f"'{path}':2"
+    assert document.where(("b",)) == f"{path}:2"
 
 
 def test_bytes_that_are_not_utf_8_are_refused_with_their_line(tmp_path):

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ckgrow.errors import FileError
-from ckgrow.files import shown_path
 from ckgrow.header import numpy_dtype
+from ckgrow.names import shown_path
 
 from ._rows import rows_shape
 from ._safetensors_layout import Layout

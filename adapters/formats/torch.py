@@ -14,8 +14,9 @@ import numpy as np
 
 from ckgrow.checkpoint import Contents
 from ckgrow.errors import SpecError
-from ckgrow.files import RegularFile, shown_path
+from ckgrow.files import RegularFile
 from ckgrow.header import Header, numpy_dtype
+from ckgrow.names import shown_path
 
 from ._rows import rows_shape
 from ._torch_loading import ZIP_START, load

@@ -12,7 +12,7 @@ import numpy as np
 from ckgrow.errors import CheckpointError, FileError
 from ckgrow.graph import Shape
 from ckgrow.header import FLOAT_DTYPES
-from ckgrow.names import shown
+from ckgrow.names import shown, shown_path
 from ckgrow.registry import formats
 
 LARGEST = 4 * 2**30
@@ -35,15 +35,16 @@ def read_arrays(path: Path, wanted: Mapping[str, Shape], role: str) -> dict[str,
     """
     found = _load(path)
     if not found:
-        raise CheckpointError(f"{path} holds no array; expected {_listed(wanted)}")
+        raise CheckpointError(f"{shown_path(path)} holds no array; expected {_listed(wanted)}")
     if len(found) == len(wanted) == 1:
         found = dict(zip(wanted, found.values(), strict=True))
     for name, array in found.items():
         if name not in wanted:
             raise CheckpointError(
-                f"{path}: the array {shown(name)} is no {role}; expected {_listed(wanted)}"
+                f"{shown_path(path)}: the array {shown(name)} is no {role}; "
+                f"expected {_listed(wanted)}"
             )
-        _check(f"{path}: the {role} {shown(name)}", array, wanted[name])
+        _check(f"{shown_path(path)}: the {role} {shown(name)}", array, wanted[name])
     return found
 
 
@@ -70,9 +71,9 @@ def _check(what: str, array: np.ndarray, shape: Shape) -> None:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
-        raise FileError(f"{path} does not exist")
+        raise FileError(f"{shown_path(path)} does not exist")
     if not path.is_file():
-        raise FileError(f"{path} is not a file")
+        raise FileError(f"{shown_path(path)} is not a file")
     try:
         if path.suffix == ".npy":
             return {"": _npy(path)}
@@ -80,7 +81,9 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             return _npz(path)
         return _checkpoint(path)
     except OSError as failure:
-        raise FileError(f"{path} cannot be read: {failure.strerror or failure}") from failure
+        raise FileError(
+            f"{shown_path(path)} cannot be read: {failure.strerror or failure}"
+        ) from failure
 
 
 def _npy(path: Path) -> np.ndarray:
@@ -88,7 +91,9 @@ def _npy(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except UNREADABLE as failure:
-        raise CheckpointError(f"{path} is no readable .npy file: {_line(failure)}") from failure
+        raise CheckpointError(
+            f"{shown_path(path)} is no readable .npy file: {_line(failure)}"
+        ) from failure
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
@@ -96,11 +101,15 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > LARGEST:
-            raise CheckpointError(f"{path} unpacks to {size} bytes; the limit is {LARGEST}")
+            raise CheckpointError(
+                f"{shown_path(path)} unpacks to {size} bytes; the limit is {LARGEST}"
+            )
         with np.load(path, allow_pickle=False) as archive:
             return {name: np.asarray(archive[name]) for name in archive.files}
     except UNREADABLE as failure:
-        raise CheckpointError(f"{path} is no readable .npz file: {_line(failure)}") from failure
+        raise CheckpointError(
+            f"{shown_path(path)} is no readable .npz file: {_line(failure)}"
+        ) from failure
 
 
 def _checkpoint(path: Path) -> dict[str, np.ndarray]:
@@ -117,7 +126,7 @@ def _checkpoint(path: Path) -> dict[str, np.ndarray]:
             finally:
                 reader.close()
     known = sorted({".npy", ".npz", *(end for each in formats().values() for end in each.suffixes)})
-    raise CheckpointError(f"{path}: arrays are read from {', '.join(known)} files")
+    raise CheckpointError(f"{shown_path(path)}: arrays are read from {', '.join(known)} files")
 
 
 def _listed(wanted: Mapping[str, Shape]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ckgrow.errors import CheckpointError, SpecError
 from ckgrow.graph import BATCH, Graph, Shape
-from ckgrow.names import shown
+from ckgrow.names import shown, shown_path
 from ckgrow.random import Stream
 from ckgrow.verdict.arrays import read_arrays
 
@@ -56,15 +56,21 @@ def from_file(path: Path, graph: Graph) -> Samples:
     arrays = read_arrays(path, graph.inputs, "graph input")
     missing = [name for name in graph.inputs if name not in arrays]
     if missing:
-        raise CheckpointError(f"{path}: no array for the graph input {shown(missing[0])}")
+        raise CheckpointError(
+            f"{shown_path(path)}: no array for the graph input {shown(missing[0])}"
+        )
     counts = {len(array) for array in arrays.values()}
     if len(counts) > 1:
-        raise CheckpointError(f"{path}: the arrays hold different numbers of samples: {counts}")
+        raise CheckpointError(
+            f"{shown_path(path)}: the arrays hold different numbers of samples: {counts}"
+        )
     with np.errstate(over="ignore"):
         single = {name: array.astype(np.float32) for name, array in arrays.items()}
     for name, array in single.items():
         if not np.isfinite(array).all():
-            raise CheckpointError(f"{path}: {shown(name)} has values too large for float32")
+            raise CheckpointError(
+                f"{shown_path(path)}: {shown(name)} has values too large for float32"
+            )
     return Samples(f"{counts.pop()} samples from {path.name}", single)
 
 
