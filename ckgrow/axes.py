@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal
 
 
@@ -103,30 +104,38 @@ class Atoms:
 
     def cut(self, axis: Axis, start: int, stop: int) -> Axis:
         """Entries ``start`` to ``stop``; atoms are split where the cuts fall."""
-        self._boundary(axis, start)
-        self._boundary(axis, stop)
-        piece: list[Segment] = []
-        position = 0
-        for segment in self.resolve(axis):
-            size = self._count[segment.atom] * segment.inner
-            overlap = min(stop, position + size) - max(start, position)
-            if overlap == size:
-                piece.append(segment)
-            elif overlap > 0:  # a cut inside a repeated channel: the atom was fixed by _boundary
-                loose = self.new(overlap)
-                self.fix(loose, "cut in the middle of a repeated channel")
-                piece.extend(loose)
-            position += size
-        return tuple(piece)
+        return self.pieces(axis, (start, stop))[1]
 
     def runs(self, axis: Axis, count: int) -> list[Axis]:
         """The axis cut into ``count`` equal parts, which divide its length."""
         run = self.length(axis) // count
-        whole = self.resolve(axis)
-        if len(whole) == 1 and whole[0].inner == 1 and count > 1:
-            self._split(whole[0].atom, (run,) * count)
-            return [(segment,) for segment in self.resolve(whole)]
-        return [self.cut(axis, index * run, (index + 1) * run) for index in range(count)]
+        return self.pieces(axis, range(run, run * count, run))
+
+    def pieces(self, axis: Axis, cuts: Sequence[int]) -> list[Axis]:
+        """The parts of the axis before, between and behind ascending ``cuts``."""
+        while self._split_at(axis, cuts):  # an atom may stand on the axis several times
+            pass
+        parts: list[list[Segment]] = [[]]
+        position = 0
+        ends = iter((*cuts, self.length(axis)))
+        end = next(ends)
+        for segment in self.resolve(axis):
+            size = self._count[segment.atom] * segment.inner
+            stop = position + size
+            while position < stop:
+                while position >= end:
+                    parts.append([])
+                    end = next(ends)
+                taken = min(stop, end) - position
+                if taken == size:
+                    parts[-1].append(segment)
+                else:  # a cut inside a repeated channel
+                    loose = self.new(taken)
+                    self.fix(loose, "cut in the middle of a repeated channel")
+                    parts[-1].extend(loose)
+                position += taken
+        parts += ([] for _ in ends)
+        return [tuple(part) for part in parts]
 
     def settle(self) -> dict[int, int]:
         """Ties as classes: for every current atom the smallest atom it is tied to."""
@@ -180,36 +189,54 @@ class Atoms:
             for piece in pieces:
                 self._fixed[piece] = self._fixed[atom]
 
-    def _boundary(self, axis: Axis, position: int) -> None:
-        """Makes ``position`` a boundary between segments, or fixes what it falls into."""
-        start = 0
+    def _split_at(self, axis: Axis, cuts: Sequence[int]) -> bool:
+        """Splits atoms at ``cuts``, or fixes those they fall into; whether any was split."""
+        start, waiting, changed = 0, list(cuts)[::-1], False
         for segment in self.resolve(axis):
-            size = self._count[segment.atom] * segment.inner
-            if start < position < start + size:
-                units, rest = divmod(position - start, segment.inner)
-                if rest:
+            stop = start + self._count[segment.atom] * segment.inner
+            units: list[int] = []
+            while waiting and waiting[-1] < stop:
+                inside = waiting.pop() - start
+                if inside > 0 and inside % segment.inner:
                     self.fix((segment,), "cut in the middle of a repeated channel")
-                else:
-                    self._split(segment.atom, (units, self._count[segment.atom] - units))
-                return
-            start += size
+                elif inside > 0:
+                    units.append(inside // segment.inner)
+            if units and segment.atom not in self._pieces:
+                bounds = list(dict.fromkeys((0, *units, self._count[segment.atom])))
+                self._split(segment.atom, [b - a for a, b in pairwise(bounds)])
+                changed = True
+            start = stop
+        return changed
 
     def _aligned(self, first: Axis, second: Axis, where: str) -> list[tuple[Segment, Segment]]:
         """Both axes as pairs of segments of equal size, after splitting atoms as needed."""
         while True:
             a_list, b_list = self.resolve(first), self.resolve(second)
-            pairs: list[tuple[Segment, Segment]] = []
-            for a, b in zip(a_list, b_list, strict=False):
-                if a.inner != b.inner:
-                    reason = f"{where} joins channels of different layouts"
-                    self.fix(first, reason)
-                    self.fix(second, reason)
-                    return []
-                small, large = sorted((a.atom, b.atom), key=self.count)
-                rest = self._count[large] - self._count[small]
-                if rest:
-                    self._split(large, (self._count[small], rest))
-                    break
-                pairs.append((a, b))
-            else:
-                return pairs
+            if not self._same_layout(a_list, b_list):
+                reason = f"{where} joins channels of different layouts"
+                self.fix(first, reason)
+                self.fix(second, reason)
+                return []
+            a_split = self._split_at(first, self._bounds(b_list))
+            b_split = self._split_at(second, self._bounds(a_list))
+            if not (a_split or b_split):
+                return list(zip(self.resolve(first), self.resolve(second), strict=True))
+
+    def _bounds(self, axis: Axis) -> list[int]:
+        sizes = (self._count[segment.atom] * segment.inner for segment in axis)
+        return list(accumulate(sizes))[:-1]
+
+    def _same_layout(self, first: Axis, second: Axis) -> bool:
+        """Whether channels at one place are repeated equally often on both axes."""
+        a_index = b_index = a_stop = b_stop = 0
+        while a_index < len(first) and b_index < len(second):
+            a, b = first[a_index], second[b_index]
+            if a.inner != b.inner:
+                return False
+            a_end = a_stop + self._count[a.atom] * a.inner
+            b_end = b_stop + self._count[b.atom] * b.inner
+            if a_end <= b_end:
+                a_index, a_stop = a_index + 1, a_end
+            if b_end <= a_end:
+                b_index, b_stop = b_index + 1, b_end
+        return True

@@ -109,12 +109,11 @@ def layer_rows(grouping: Grouping) -> tuple[LayerRow, ...]:
 
 def tensor_rows(plan: Plan) -> tuple[TensorRow, ...]:
     """Every student tensor, in the order of the student."""
-    new = set(plan.new_tensors)
-    before = {after: name for name, after in plan.draft.renames.items()}
+    before = {after: name for name, after in plan.draft.names.items()}
     return tuple(
         TensorRow(
             name,
-            None if name in new else plan.teacher.header.shape(before.get(name, name)),
+            plan.teacher.header.shape(before[name]) if name in before else None,
             recipe.spec.shape,
             history(recipe),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from ckgrow.groups import Grouping, group_channels
 from ckgrow.header import Header
 from ckgrow.maps import ChannelMap
 from ckgrow.recipes import Recipe, Stored
-from ckgrow.shapes import Shapes
+from ckgrow.shapes import Shapes, infer_shapes
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Draft:
     graph: Graph
     recipes: Mapping[str, Recipe]
     origins: Mapping[str, Origin]
-    renames: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str]
 
     @staticmethod
     def of_teacher(graph: Graph, header: Header) -> Draft:
         """The teacher itself, before any step."""
         recipes = {name: Stored(spec, name) for name, spec in header.items()}
-        draft = Draft(graph, recipes, {})
+        draft = Draft(graph, recipes, {}, {name: name for name in header})
         origins = {
             layer.name: Origin(layer.name, ChannelMap.identity(layer.width))
             for layer in draft.grouping.layers.values()
@@ -67,9 +67,14 @@ class Draft:
         return group_channels(self.graph, couple(self.graph, self.header))
 
     @property
+    def renames(self) -> Mapping[str, str]:
+        """The teacher's keys that are called otherwise now."""
+        return {key: name for key, name in self.names.items() if key != name}
+
+    @cached_property
     def shapes(self) -> Shapes:
         """The shape of every value, parameter and constant."""
-        return self.grouping.coupled.shapes
+        return infer_shapes(self.graph, self.header)
 
     def with_changes(self, **changes: Any) -> Draft:
         """The next draft; CkgrowError when its tensors no longer fit its graph."""

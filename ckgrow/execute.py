@@ -6,6 +6,7 @@ addressed by row, so the bytes do not depend on the number of workers or the siz
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -14,11 +15,16 @@ import numpy as np
 from blake3 import blake3
 
 from ckgrow.checkpoint import Writer
+from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, TensorSpec
+from ckgrow.names import shown
 from ckgrow.recipes import Reading, Recipe, Statistic
 
 TILE_BYTES = 1 << 21
 """Size of a tile of the result; a worker holds a few times this."""
+
+_NO_DEVIATION = 1e-12
+"""A deviation below this part of the mean is the rounding of a constant tensor's sum."""
 
 Read = Callable[[str, int, int], np.ndarray]
 Advance = Callable[[int], None]
@@ -35,7 +41,7 @@ class Measuring(Reading):
         self._read = read
         self._stop = stop
         self._lock = threading.RLock()
-        self._measured: dict[int, float] = {}
+        self._measured: dict[Statistic, float] = {}
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows of a teacher tensor; CancelledError when the run is being given up."""
@@ -46,22 +52,29 @@ class Measuring(Reading):
     def measure(self, statistic: Statistic) -> float:
         """In one fixed order of tiles, so that the sum is the same in every run."""
         with self._lock:
-            if id(statistic) not in self._measured:
-                self._measured[id(statistic)] = self._over_all(statistic)
-            return self._measured[id(statistic)]
+            if statistic not in self._measured:
+                self._measured[statistic] = self._over_all(statistic)
+            return self._measured[statistic]
 
     def _over_all(self, statistic: Statistic) -> float:
-        count, total, squares = 0, 0.0, 0.0
+        count, mean, spread = 0, 0.0, 0.0  # of what was seen so far (Chan, Golub, LeVeque, 1979)
         for index in tiles(statistic.of.spec):
             values = statistic.of.rows(index, self).astype(np.float64)
-            count += values.size
-            total += float(values.sum())
-            squares += float(np.square(values).sum())
-        mean = total / max(count, 1)
+            with np.errstate(over="ignore", invalid="ignore"):
+                own = float(values.mean())
+                own_spread = float(np.square(values - own).sum())
+            step, seen, count = own - mean, count, count + values.size
+            mean += step * values.size / count
+            spread += own_spread + step * step * seen * values.size / count
+        deviation = math.sqrt(spread / max(count, 1))
+        if not (math.isfinite(mean) and math.isfinite(deviation)):
+            raise CheckpointError(
+                f"{shown(statistic.label)} has no finite {statistic.kind}: it holds NaN, infinity "
+                "or numbers too large to square; mend the teacher, or choose another fill or noise"
+            )
         if statistic.kind == "mean":
             return mean
-        deviation = float(np.sqrt(max(squares / max(count, 1) - mean**2, 0.0)))
-        return deviation or statistic.otherwise
+        return deviation if deviation > _NO_DEVIATION * abs(mean) else statistic.otherwise
 
 
 def tiles(spec: TensorSpec) -> Iterator[np.ndarray]:

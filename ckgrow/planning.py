@@ -86,8 +86,7 @@ class Plan:
     @cached_property
     def new_tensors(self) -> tuple[str, ...]:
         """Tensors that no tensor of the teacher turned into."""
-        kept = set(self.draft.renames.values())
-        kept |= {name for name in self.teacher.header if name not in self.draft.renames}
+        kept = set(self.draft.names.values())
         return tuple(name for name in self.draft.recipes if name not in kept)
 
     @cached_property

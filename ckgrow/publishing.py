@@ -53,12 +53,16 @@ class PartFile:
                 self._unlock()
                 self._lock = self._open()
                 self._claim()
+                if os.fstat(self._lock).st_nlink > 1:
+                    # a run was killed while it published: this very file bears the name already
+                    self.path.unlink()
         except FileError:
             self._unlock()
             raise
         except BaseException:  # an interrupt, after which nothing may be left either
-            self._claim()
-            self._remove()
+            if self._lock >= 0:
+                self._claim()
+                self._remove()
             raise
         return self
 
@@ -106,9 +110,15 @@ class PartFile:
     def _claim(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise FileError(
                 f"{self.shown} is being written by another run; wait for it, or write elsewhere"
+            ) from None
+        except OSError as failure:
+            self._remove()
+            raise FileError(
+                f"{self.shown} cannot be locked ({failure.strerror}): its file system has no "
+                "locks; write elsewhere and copy the student there"
             ) from None
 
     def _remove(self) -> None:
@@ -124,7 +134,7 @@ class PartFile:
 
     def _open(self) -> int:
         try:
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
             raise FileError(
                 f"{self.shown} cannot be written: the folder {shown_path(self.path.parent)} does "

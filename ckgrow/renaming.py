@@ -85,15 +85,11 @@ def renamed(draft: Draft, rename: Rename) -> Draft:
     )
     constants: Mapping[str, Constant] = {rename(k): v for k, v in graph.constants.items()}
     origins = {rename(name): origin for name, origin in draft.origins.items()}
-    renames = {key: rename(name) for key, name in draft.renames.items()}
-    for name in draft.recipes:
-        if name not in draft.renames.values() and rename(name) != name:
-            renames[name] = rename(name)
     return draft.with_changes(
         graph=replace(graph, nodes=nodes, constants=constants),
         recipes={rename(name): recipe for name, recipe in draft.recipes.items()},
         origins=origins,
-        renames=renames,
+        names={key: rename(name) for key, name in draft.names.items()},
     )
 
 
