@@ -36,8 +36,8 @@ class Draft:
     """The network between two steps.
 
     ``recipes`` has every tensor of the student so far, those that no node reads included;
-    ``origins`` every layer with output channels; ``renames`` the teacher's keys that are called
-    otherwise now.
+    ``origins`` every layer with output channels; ``names`` what each of the teacher's keys is
+    called now.
     """
 
     graph: Graph

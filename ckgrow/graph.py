@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -108,10 +109,13 @@ class Graph:
 
     def node(self, name: str) -> Node:
         """The node called ``name``; GraphError when there is none."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise GraphError(f"the graph has no node {name!r}")
+        if name not in self._by_name:
+            raise GraphError(f"the graph has no node {name!r}")
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Node]:
+        return {node.name: node for node in self.nodes}
 
     def check(self) -> Graph:
         """Itself, when names are unique and nodes in topological order; GraphError otherwise."""

@@ -7,6 +7,8 @@ segments, each of one group (a residual stream with zero-padded shortcuts has se
 
 from __future__ import annotations
 
+import itertools
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,12 +69,15 @@ class Grouping:
         added ones; where nothing is added, all of them.
         """
         mine = set(layer.groups)
-        inherited: set[str] = set()
-        for other in self.layers.values():
-            if set(other.groups) < mine:
-                inherited |= set(other.groups)
+        if len(mine) == 1:
+            return layer.groups
+        inherited = {name for other in self._group_sets if other < mine for name in other}
         own = tuple(name for name in layer.groups if name not in inherited)
         return own or layer.groups
+
+    @cached_property
+    def _group_sets(self) -> frozenset[frozenset[str]]:
+        return frozenset(frozenset(layer.groups) for layer in self.layers.values())
 
     def follows(self, use: Use, group: Group) -> bool:
         """Whether a tensor has one entry per channel of ``group``."""
@@ -123,25 +128,25 @@ def group_channels(graph: Graph, coupled: Coupled) -> Grouping:
     for name, use in made_by.items():
         for leader in _leaders(coupled, _made(use) or ()):
             makers.setdefault(leader, []).append(name)
-    followers: dict[int, list[str]] = {}
+    followers: dict[int, dict[str, None]] = {}  # in order, each once
     for use in coupled.uses:
         for dim, follows in enumerate(use.dims):
             if follows is not None:
                 for leader in _leaders(coupled, follows.axis):
-                    axes = followers.setdefault(leader, [])
-                    if (axis := f"{use.tensor}[{dim}]") not in axes:
-                        axes.append(axis)
+                    followers.setdefault(leader, {})[f"{use.tensor}[{dim}]"] = None
     named: dict[int, Group] = {}
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     for leader in sorted(
         followers, key=lambda key: position[makers[key][0]] if key in makers else -1
     ):
         layers = tuple(makers.get(leader, ()))
-        name = layers[0] if layers else _value_holding(coupled, leader)
-        taken[name] = taken.get(name, 0) + 1
-        if taken[name] > 1:  # a layer may make several groups
-            name = f"{name}#{taken[name]}"
-        named[leader] = _group(coupled, name, members[leader], layers, followers[leader])
+        first = layers[0] if layers else _value_holding(coupled, leader)
+        numbered = (f"{first}#{number}" for number in itertools.count(2))
+        name = first
+        while name in taken:  # a layer may make several groups
+            name = next(numbered)
+        taken.add(name)
+        named[leader] = _group(coupled, name, members[leader], layers, tuple(followers[leader]))
     made = {
         name: Layer(
             name,
@@ -178,7 +183,7 @@ def _leaders(coupled: Coupled, axis: Axis) -> list[int]:
 
 
 def _group(
-    coupled: Coupled, name: str, atoms: list[int], layers: tuple[str, ...], axes: list[str]
+    coupled: Coupled, name: str, atoms: list[int], layers: tuple[str, ...], axes: tuple[str, ...]
 ) -> Group:
     reasons = [coupled.fixed[atom] for atom in atoms if atom in coupled.fixed]
     return Group(
@@ -186,7 +191,7 @@ def _group(
         width=sum(coupled.counts[atom] for atom in atoms),
         runs=len(atoms),
         layers=layers,
-        axes=tuple(axes),
+        axes=axes,
         growable=not reasons,
         reason=reasons[0] if reasons else None,
         atoms=tuple(atoms),

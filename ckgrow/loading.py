@@ -12,7 +12,7 @@ import numpy as np
 
 from ckgrow.architecture import Architecture, Network
 from ckgrow.checkpoint import PROVENANCE_KEY, Reader
-from ckgrow.errors import CkgrowError, SpecError
+from ckgrow.errors import CheckpointError, CkgrowError, SpecError
 from ckgrow.files import open_checkpoint
 from ckgrow.header import Header
 from ckgrow.memory import MemoryReader
@@ -143,6 +143,11 @@ def _restored(
         infer_shapes(provenance.graph, header)
     except CkgrowError:
         return None
+    except Exception as damage:  # noqa: BLE001 - attributes from a file may be of any type
+        raise CheckpointError(
+            f"{label}: the graph in its ckgrow entry is damaged ({type(damage).__name__}); "
+            "remove the entry 'ckgrow' from the file's metadata to read it as it is"
+        ) from None
     read = set(provenance.graph.parameters())
     spare = tuple(name for name in header if name not in read)
     return adapter, Network(provenance.graph, provenance.assumptions, spare, provenance.options)

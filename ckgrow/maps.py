@@ -16,6 +16,8 @@ import numpy as np
 ZERO = -1
 _FIRST_FRESH = -2
 
+_MOST_CODED = 1 << 24
+
 Run = tuple[str, int, int]
 
 
@@ -129,6 +131,9 @@ class ChannelMap:
     @staticmethod
     def from_runs(width: int, runs: Iterable[Sequence[str | int]]) -> ChannelMap:
         """The map that :meth:`runs` coded; ValueError when the code is not one."""
+        runs = [(kind, first, count) for kind, first, count in runs]
+        if not 0 <= sum(int(count) for _, _, count in runs) <= _MOST_CODED:
+            raise ValueError("a map of more channels than any network has")
         parts: list[np.ndarray] = []
         for kind, first, count in runs:
             places = np.arange(int(count), dtype=np.int64)

@@ -84,7 +84,10 @@ class Provenance:
                 teacher=str(document["teacher"]),
                 origins=_origins(document["maps"], document["layers"]),
                 new_tensors=tuple(document["new_tensors"]),
-                lineage=tuple(document["lineage"]),
+                lineage=tuple(
+                    {name: each[name] for name in ("teacher", "spec", "version")}
+                    for each in document["lineage"]
+                ),
                 preserves=str(document["preserves"]),
                 defect=float(document["defect"]),
                 graph=None if document["graph"] is None else graph_from(document["graph"]),

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from commands import WIDEN, ckgrow, listing, process, python, saved, tensors, written
 
+from ckgrow.publishing import PartFile
+
 # Runs the command, and does something to its own process or machine at the n-th call of the
 # functions by which a file comes into being. Without an n, prints how many calls there are.
 LAUNCHER = """
@@ -350,3 +352,25 @@ def test_student_cut_short(folder, whole):
         assert done.stderr.startswith("error: student.safetensors")
     done = process("inspect", "student.safetensors")
     assert done.returncode == 3
+
+
+def test_a_run_killed_between_its_two_names_does_no_harm(folder):
+    """Killed right after publishing, part file and student are one file; a new run takes another."""
+    assert (
+        ckgrow("apply", "teacher.safetensors", "spec.yaml", "-o", "student.safetensors").code == 0
+    )
+    student, part = folder / "student.safetensors", folder / ".student.safetensors.ckgrow-part"
+    before = student.read_bytes()
+    os.link(student, part)
+    with PartFile(student, force=True) as taken:
+        taken.path.write_bytes(b"what a failing run leaves")
+    assert student.read_bytes() == before
+    assert not part.exists()
+
+
+def test_a_link_in_the_place_of_the_part_file_is_refused(folder):
+    part = folder / ".student.safetensors.ckgrow-part"
+    part.symlink_to(folder / "elsewhere")
+    assert ckgrow(*APPLY).exit_code == 4
+    assert not (folder / "elsewhere").exists()
+    assert not (folder / "student.safetensors").exists()

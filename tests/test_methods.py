@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from shipped import TEACHERS
 from student_oracles import (
     assert_same_function,
     deviation,
@@ -543,3 +544,25 @@ def test_rescaling_is_refused_in_float16():
     state = {name: tensor.half() for name, tensor in random_state(TINY).items()}
     with pytest.raises(SpecError, match="round small weights in float16"):
         grown(state, {"widen": "0", "factor": 2, "rescale": 0.5}, options=STATED)
+
+
+def test_blocks_inserted_twice_into_one_stage_keep_every_name():
+    """The second insertion moves the first one's block; the teacher's own keys stay known."""
+    steps = [
+        {"deepen": "layer1", "blocks": 1},
+        {"deepen": "layer1", "blocks": 1, "after": 1},
+    ]
+    document = ckgrow.plan(TEACHERS / "resnet.safetensors", {"steps": steps})
+    new = {name.split(".conv")[0] for name in document.new_tensors if ".conv" in name}
+    assert new == {"layer1.1", "layer1.3"}
+    assert document.renames["layer1.1.conv1.weight"] == "layer1.2.conv1.weight"
+    assert "layer1.0.conv1.weight" not in document.renames
+
+
+def test_layers_inserted_twice_into_one_sequential_keep_every_name():
+    steps = [{"deepen": "0"}, {"deepen": "0"}]
+    spec = {"teacher": {"options": STATED}, "steps": steps}
+    document = ckgrow.plan(TEACHERS / "mlp.safetensors", spec)
+    assert {name.partition(".")[0] for name in document.new_tensors} == {"2", "4"}
+    assert document.renames["2.weight"] == "6.weight"
+    assert document.renames["4.weight"] == "8.weight"

@@ -57,16 +57,16 @@ class Net2Wider(WidenMethod):
         self, step: WidenStep, graph: Graph, grouping: Grouping, group: Group
     ) -> list[str]:
         """Copies that nothing tells apart; SpecError for rescaling where it is not allowed."""
-        readers = grouping.readers(graph, group)
         if step.rescale is not None:
-            _check_rescale(step, group, graph, readers, grouping)
-        dropout = any(graph.node(name).op == "Dropout" for name in readers)
-        if step.split == "uniform" and step.noise is None and not dropout:
-            return [
-                f"{group.name}: copies with equal shares and no noise stay identical in training; "
-                "use split: unequal, or noise"
-            ]
-        return []
+            _check_rescale(step, group, graph, grouping)
+        if step.split != "uniform" or step.noise is not None:
+            return []
+        if any(graph.node(name).op == "Dropout" for name in grouping.readers(graph, group)):
+            return []
+        return [
+            f"{group.name}: copies with equal shares and no noise stay identical in training; "
+            "use split: unequal, or noise"
+        ]
 
     def channel_map(self, width: int, target: int, stream: Stream, step: WidenStep) -> ChannelMap:
         """The identity, then copies: ``even`` ones in whole rounds, or ``random`` ones."""
@@ -145,9 +145,7 @@ def _rescaled(source: Recipe, dim: int, axis: GrownAxis, step: WidenStep) -> Rec
     return Scaled(source, dim, np.where(axis.map.counts[sources] > 1, step.rescale, 1.0))
 
 
-def _check_rescale(
-    step: WidenStep, group: Group, graph: Graph, readers: tuple[str, ...], grouping: Grouping
-) -> None:
+def _check_rescale(step: WidenStep, group: Group, graph: Graph, grouping: Grouping) -> None:
     if step.rescale is None or math.frexp(step.rescale)[0] != 0.5:
         raise SpecError(
             f"{step.where}: rescale {step.rescale} would round weights; use a power of two, "
@@ -159,7 +157,7 @@ def _check_rescale(
             f"format; use a power of two from 1/{MOST_RESCALED} to {MOST_RESCALED}"
         )
     followers = {use.node for use in grouping.coupled.uses if grouping.follows(use, group)}
-    for name in readers:
+    for name in grouping.readers(graph, group):
         node = graph.node(name)
         scales = _scales(node, group, graph, grouping)
         if not scales or (name in followers and node.op != "PRelu"):
