@@ -8,7 +8,6 @@ segments, each of one group (a residual stream with zero-padded shortcuts has se
 from __future__ import annotations
 
 import itertools
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

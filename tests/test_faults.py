@@ -355,10 +355,8 @@ def test_student_cut_short(folder, whole):
 
 
 def test_a_run_killed_between_its_two_names_does_no_harm(folder):
-    """Killed right after publishing, part file and student are one file; a new run takes another."""
-    assert (
-        ckgrow("apply", "teacher.safetensors", "spec.yaml", "-o", "student.safetensors").code == 0
-    )
+    """Then part file and student are one file, and a new run takes another."""
+    assert ckgrow(*APPLY).exit_code == 0
     student, part = folder / "student.safetensors", folder / ".student.safetensors.ckgrow-part"
     before = student.read_bytes()
     os.link(student, part)
