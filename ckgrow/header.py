@@ -81,9 +81,5 @@ class Header(Mapping[str, TensorSpec]):
         return f"Header({len(self._specs)} tensors)"
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of ``name``; () when there is no such tensor is never assumed: KeyError."""
+        """The shape of ``name``; KeyError when there is no such tensor."""
         return self._specs[name].shape
-
-    def with_prefix(self, prefix: str) -> Header:
-        """The same tensors with ``prefix`` before every name."""
-        return Header({prefix + name: spec for name, spec in self._specs.items()})

@@ -7,7 +7,7 @@ name: ``leaky_relu 0.2``, ``elu 0.5``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from ._chain import Step
 from ._options import Options
 
 OPTION = "activation"
-Emit = Callable[[Builder, str, str], str]
 
 OPS: Mapping[str, str] = {
     "relu": "Relu",

@@ -61,11 +61,6 @@ class Modules:
     problems: list[str] = field(default_factory=list)
     passthrough: list[str] = field(default_factory=list)
 
-    def forget(self, layer: Layer) -> None:
-        """Takes a layer out again: its keys are explained by nothing."""
-        self.layers.remove(layer)
-        self.explained -= {f"{layer.name}.weight", f"{layer.name}.bias"}
-
 
 def modules(header: Header, ranks: Collection[int]) -> Modules:
     """Layers whose weights have one of ``ranks`` dimensions, and BatchNorms. Never raises."""

@@ -134,11 +134,11 @@ def parsed_options(given: list[str] | None) -> dict[str, Any]:
 
 
 @contextmanager
-def watching(*, quiet: bool = False) -> Iterator[Watching]:
+def watching() -> Iterator[Watching]:
     """Progress on stderr, only where stderr is a terminal."""
     from ckgrow.applying import Unwatched
 
-    if quiet or not sys.stderr.isatty():
+    if not sys.stderr.isatty():
         yield Unwatched()
         return
     from ckgrow.cli.progress import Bars

@@ -37,10 +37,6 @@ class Recipe(ABC):
     def describe(self) -> str:
         """This step in a few words, "" for an unchanged tensor."""
 
-    def parts(self) -> tuple[Recipe, ...]:
-        """The recipes this one is made of."""
-        return ()
-
     def quiet(self) -> Recipe:
         """The same recipe with its noise off."""
         source = getattr(self, "source", None)

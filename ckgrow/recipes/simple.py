@@ -56,10 +56,6 @@ class Filled(Recipe):
             return f"new, {self.value.describe()}"
         return f"new, {self.value:g}"
 
-    def parts(self) -> tuple[Recipe, ...]:
-        """What is measured."""
-        return (self.value.of,) if isinstance(self.value, Statistic) else ()
-
 
 @dataclass(frozen=True, eq=False)
 class Drawn(Recipe):
@@ -84,10 +80,6 @@ class Drawn(Recipe):
         if isinstance(self.deviation, Statistic):
             return f"new, random with {self.deviation.describe()}"
         return f"new, random with deviation {self.deviation:.3g}"
-
-    def parts(self) -> tuple[Recipe, ...]:
-        """What is measured."""
-        return (self.deviation.of,) if isinstance(self.deviation, Statistic) else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +106,6 @@ class Taken(Recipe):
         """Names the axis and its two sizes."""
         name = "rows" if self.axis == 0 else f"axis {self.axis}"
         return f"{name} {self.source.spec.shape[self.axis]}→{len(self.index)} copied"
-
-    def parts(self) -> tuple[Recipe, ...]:
-        """What is copied from."""
-        return (self.source,)
 
 
 @dataclass(frozen=True, eq=False)
