@@ -10,7 +10,7 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +71,24 @@ def _fitting(characters: Iterable[str], budget: int) -> list[str]:
             break
         pieces.append(piece)
     return pieces
+
+
+def quoted(name: str) -> str:
+    """``name`` as it may be printed, in quotes."""
+    text = shown(name)
+    return text if text.startswith("'") else f"'{text}'"
+
+
+def first_few(texts: Sequence[str], most: int = 6) -> str:
+    """Texts with commas between; how many more there are, beyond ``most``."""
+    said = ", ".join(texts[:most])
+    return f"{said} and {len(texts) - most} more" if len(texts) > most else said
+
+
+def guess(word: str, candidates: Iterable[str]) -> str:
+    """``; did you mean ...?`` to end a message with, "" where nothing is near."""
+    near = nearest(word, candidates, 1)
+    return f"; did you mean {quoted(near[0])}?" if near else ""
 
 
 def nearest(word: str, candidates: Iterable[str], n: int = 3) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ckgrow.architecture import Architecture, Explanation, Network
 from ckgrow.errors import CheckpointError, SpecError
 from ckgrow.header import FLOAT_DTYPES, Header
-from ckgrow.names import nearest, shown
+from ckgrow.names import first_few, guess, shown
 from ckgrow.registry import architectures
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -39,10 +39,10 @@ def recognise(header: Header, wanted: str | None, where: str) -> Architecture:
     known = architectures()
     if wanted is not None:
         if wanted not in known:
-            near = nearest(wanted, known)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            names = ", ".join(known)
-            raise SpecError(f"there is no architecture {shown(wanted)}, only {names}{hint}")
+            raise SpecError(
+                f"there is no architecture {shown(wanted)}, only {', '.join(known)}"
+                f"{guess(wanted, known)}"
+            )
         explanation = known[wanted].explain(header)
         if not explanation.complete:
             said = f"{where} is no {wanted}, which was asked for"
@@ -65,11 +65,9 @@ def build(adapter: Architecture, header: Header, options: Mapping[str, Any], whe
     known = [option.name for option in adapter.options]
     for name in options:
         if name not in known:
-            near = nearest(name, known)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise SpecError(
                 f"{where}: {adapter.name} has no option {shown(name)}; "
-                f"it has {', '.join(known)}{hint}"
+                f"it has {', '.join(known)}{guess(name, known)}"
             )
     return adapter.build(header, options)
 
@@ -79,7 +77,7 @@ def _refusal(header: Header, explanations: Mapping[str, Explanation], where: str
         return f"{where} holds no tensors; save it again, with its weights"
     partial = {name: each for name, each in explanations.items() if each.explained}
     if not partial:
-        said = [f"{where}: no architecture explains its keys ({_some(tuple(header))})"]
+        said = [f"{where}: no architecture explains its keys ({_named(header)})"]
         return "; ".join([*said, *_strange(header, tuple(header)), "see 'ckgrow adapters'"])
     name = min(partial, key=lambda name: _distance(partial[name]))
     said = [f"{where} is no network ckgrow knows; the nearest architecture is {name}"]
@@ -94,10 +92,10 @@ def _distance(explanation: Explanation) -> int:
 def _departures(header: Header, explanation: Explanation) -> list[str]:
     said = []
     if explanation.unexplained:
-        said.append(f"keys that fit nothing there: {_some(explanation.unexplained)}")
+        said.append(f"keys that fit nothing there: {_named(explanation.unexplained)}")
         said.extend(_strange(header, explanation.unexplained))
     if explanation.missing:
-        said.append(f"keys that are missing: {_some(explanation.missing)}")
+        said.append(f"keys that are missing: {_named(explanation.missing)}")
     said.extend(explanation.problems[:_SHOWN])
     return said
 
@@ -121,6 +119,5 @@ def _strange(header: Header, names: tuple[str, ...]) -> list[str]:
     return []
 
 
-def _some(names: tuple[str, ...]) -> str:
-    said = ", ".join(shown(name) for name in names[:_SHOWN])
-    return f"{said} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else said
+def _named(names: Iterable[str]) -> str:
+    return first_few([shown(name) for name in names])

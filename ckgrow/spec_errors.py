@@ -9,8 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ckgrow.names import nearest, shown
-from ckgrow.spec_values import got, quoted
+from ckgrow.names import nearest, quoted, shown
+from ckgrow.spec_values import got
 from ckgrow.yamlfile import Document, Key
 
 MOST_PROBLEMS = 5

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from ckgrow.errors import SpecError
-from ckgrow.names import Pattern, shown
+from ckgrow.names import Pattern, quoted, shown
 from ckgrow.yamlfile import DEPTH
 
 _LONGEST_NUMBER = 10**20
@@ -38,12 +38,6 @@ def got(value: object) -> str:
             return "a list"
         case _:
             return f"a Python {type(value).__name__}"
-
-
-def quoted(name: str) -> str:
-    """``name`` as it may be printed, in quotes."""
-    text = shown(name)
-    return text if text.startswith("'") else f"'{text}'"
 
 
 def patterns(given: object) -> tuple[str, ...]:

@@ -490,7 +490,7 @@ OF_VERIFY = {
     ("--inputs", "missing.npy"): (4, "missing.npy does not exist"),
     ("--inputs", "."): (4, ". is not a file"),
     ("--inputs", "/dev/zero"): (4, "/dev/zero is not a file"),
-    ("--inputs", "missing\x1b[1m.npy"): (4, r"missing\x1b[1m.npy does not exist"),
+    ("--inputs", "missing\x1b[1m.npy"): (4, r"missing\x1b[1m.npy' does not exist"),
     ("--inputs", "good.yaml"): (3, "arrays are read from .bin, .ckpt, .npy, .npz"),
     ("--inputs", "good.safetensors"): (3, "is no graph input; expected input [N, 4]"),
     ("--expect", "good.safetensors"): (3, "is no graph output; expected logits [N, 3]"),

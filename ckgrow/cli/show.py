@@ -18,9 +18,8 @@ from ckgrow.documents import (
     StepRow,
     VerifyDocument,
 )
-from ckgrow.names import shown
+from ckgrow.names import first_few, shown
 
-_SOME = 6
 _WIDE = 160
 """Columns of a table that is written to a file or a pipe."""
 
@@ -142,7 +141,7 @@ def show_checkpoint(document: InspectDocument) -> None:
             shown(group.name),
             str(group.width),
             str(group.runs),
-            _some(group.layers),
+            first_few(group.layers),
             str(len(group.axes)),
             "yes" if group.growable else f"no: {group.reason}",
         )
@@ -156,10 +155,10 @@ def show_checkpoint(document: InspectDocument) -> None:
         f"{document.flops:,} FLOPs per sample"
     )
     if document.passthrough:
-        out.print(f"passed through unread: {_some(document.passthrough)}")
+        out.print(f"passed through unread: {first_few(document.passthrough)}")
     _dropped(out, document.dropped)
     if document.new_tensors:
-        out.print(f"new since its teacher: {_some(document.new_tensors)}")
+        out.print(f"new since its teacher: {first_few(document.new_tensors)}")
     for generation, ancestor in enumerate(document.lineage, start=1):
         out.print(f"ancestor {generation}: teacher {ancestor['teacher'][:16]}…")
 
@@ -178,7 +177,7 @@ def _steps(out: Console, steps: Sequence[StepRow]) -> None:
 def _effect(step: StepRow) -> str:
     said = [f"{shown(name)} {old}→{new}" for name, (old, new) in step.widths.items()]
     said += [f"+ {shown(name)}" for name in step.added]
-    return _some(said) or "nothing"
+    return first_few(said) or "nothing"
 
 
 def _sizes(out: Console, parameters: Amount, size: Amount, flops: Amount) -> None:
@@ -206,7 +205,9 @@ def _warnings(out: Console, warnings: Iterable[str]) -> None:
 
 def _dropped(out: Console, dropped: Sequence[str]) -> None:
     if dropped:
-        out.print(f"left behind in the teacher's file: {_some([shown(name) for name in dropped])}")
+        out.print(
+            f"left behind in the teacher's file: {first_few([shown(name) for name in dropped])}"
+        )
 
 
 def _learning_rate(out: Console) -> None:
@@ -223,11 +224,6 @@ def _table(out: Console, heads: Sequence[str], rows: Iterable[Sequence[str]]) ->
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     out.print(table)
-
-
-def _some(names: Sequence[str]) -> str:
-    said = ", ".join(names[:_SOME])
-    return f"{said} and {len(names) - _SOME} more" if len(names) > _SOME else said
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

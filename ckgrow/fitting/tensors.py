@@ -11,10 +11,9 @@ from ckgrow.fitting.following import follow
 from ckgrow.fitting.paths import joined
 from ckgrow.graph import Node
 from ckgrow.loading import Loaded
-from ckgrow.names import nearest, shown
+from ckgrow.names import first_few, nearest, shown
 
 COUNTER = "num_batches_tracked"  # checkpoints of before torch 0.4.1 have none
-_SHOWN = 4
 
 
 def set_tensors(module: nn.Module, student: Loaded) -> None:
@@ -95,9 +94,11 @@ def _check_keys(module: nn.Module, student: Loaded) -> None:
 def _key_refusal(missing: list[str], surplus: list[str]) -> str:
     said = ["the student does not fit the module"]
     if surplus:
-        said.append(f"the module has no {_some(surplus)}{_nearest(surplus[0], missing)}")
+        said.append(
+            f"the module has no {first_few([*map(shown, surplus)])}{_nearest(surplus[0], missing)}"
+        )
     if missing:
-        said.append(f"the student has no {_some(missing)}")
+        said.append(f"the student has no {first_few([*map(shown, missing)])}")
     said.append("give load_into a module of the teacher's class, with the same parts")
     return "; ".join(said)
 
@@ -105,8 +106,3 @@ def _key_refusal(missing: list[str], surplus: list[str]) -> str:
 def _nearest(key: str, candidates: list[str]) -> str:
     near = nearest(key, candidates, 1)
     return f" (the nearest is {shown(near[0])})" if near else ""
-
-
-def _some(keys: list[str]) -> str:
-    said = ", ".join(map(shown, keys[:_SHOWN]))
-    return f"{said} and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else said

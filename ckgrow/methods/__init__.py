@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ckgrow.errors import SpecError
 from ckgrow.methods.method import BlockMethod, LayerMethod, WidenMethod
-from ckgrow.names import nearest
+from ckgrow.names import guess, quoted
 
 __all__ = ["block_method", "layer_method", "widen_method"]
 
@@ -52,6 +52,7 @@ def _named(candidates: Iterable[Kind], name: str, where: str) -> Kind:
     if name in known:
         return known[name]
     verb = next(iter(known.values())).verb
-    near = nearest(name, known)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise SpecError(f"{where}: no method {name!r} to {verb} by, only {', '.join(known)}{hint}")
+    raise SpecError(
+        f"{where}: no method {quoted(name)} to {verb} by, only {', '.join(known)}"
+        f"{guess(name, known)}"
+    )
