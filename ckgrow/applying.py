@@ -65,15 +65,34 @@ class Unwatched:
         """Nothing to show."""
 
 
-def write_student(plan: Plan, output: Path, run: Run, watching: Watching) -> ApplyDocument:
+def output_format(teacher: Loaded, output: Path) -> Format:
+    """The format that the suffix of ``output`` says.
+
+    Raises SpecError where ckgrow does not write it, FileError where the output is the teacher.
+    """
+    path = teacher.path
+    if path is not None and os.path.exists(output) and os.path.samefile(path, output):
+        raise FileError(f"{shown_path(output)} is the teacher itself; write the student elsewhere")
+    known = formats().values()
+    for each in known:
+        if output.suffix.lower() in each.suffixes and each.writable:
+            return each
+    writable = ", ".join(suffix for each in known if each.writable for suffix in each.suffixes)
+    raise SpecError(
+        f"{shown_path(output)}: the suffix says which format to write, and ckgrow does not write "
+        f"{output.suffix or 'files without one'}; it writes {writable}"
+    )
+
+
+def write_student(
+    plan: Plan, output: Path, writing: Format, run: Run, watching: Watching
+) -> ApplyDocument:
     """Writes, verifies and publishes the student of ``plan`` at ``output``.
 
-    Raises FileError where it cannot be written, SpecError for an output whose format cannot be,
-    and whatever reading the teacher raises. Nothing is left behind then.
+    ``writing`` is what :func:`output_format` says of ``output``. Raises FileError where it cannot be
+    written, and whatever reading the teacher raises. Nothing is left behind then.
     """
-    writing = _output_format(output)
     teacher = plan.teacher
-    _refuse_teacher(teacher, output)
     with PartFile(output, force=run.force) as part:
         watching.begin("reading the teacher", 0)
         identity = _provenance(plan, hash_checkpoint(teacher, run.workers))
@@ -179,24 +198,6 @@ def _written_before(output: Path, identity: Provenance) -> dict[str, str] | None
     if digest != known.student:
         return None
     return {"teacher": identity.teacher, "student": digest}
-
-
-def _output_format(output: Path) -> Format:
-    known = formats().values()
-    for each in known:
-        if output.suffix.lower() in each.suffixes and each.writable:
-            return each
-    writable = ", ".join(suffix for each in known if each.writable for suffix in each.suffixes)
-    raise SpecError(
-        f"{shown_path(output)}: the suffix says which format to write, and ckgrow does not write "
-        f"{output.suffix or 'files without one'}; it writes {writable}"
-    )
-
-
-def _refuse_teacher(teacher: Loaded, output: Path) -> None:
-    path = teacher.path
-    if path is not None and os.path.exists(output) and os.path.samefile(path, output):
-        raise FileError(f"{shown_path(output)} is the teacher itself; write the student elsewhere")
 
 
 def _document(

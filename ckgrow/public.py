@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ckgrow import spec as spec_language
-from ckgrow.applying import Run, Unwatched, Watching, write_student
+from ckgrow.applying import Run, Unwatched, Watching, output_format, write_student
 from ckgrow.describing import describe_checkpoint, describe_plan
 from ckgrow.documents import ApplyDocument, InspectDocument, PlanDocument, VerifyDocument
 from ckgrow.loading import Loaded, Tensors, Wish, load
@@ -66,10 +66,12 @@ def apply(
     checks = Checks(samples=read.verify.samples, quick=True) if check else None
     run = Run(workers or os.cpu_count() or 1, force, keep_failed, checks)
     with load(teacher, _wish(read, weights)) as loaded:
+        path = Path(output)
+        writing = output_format(loaded, path)
         made = make_plan(loaded, read)
         if announce is not None:
             announce(describe_plan(made))
-        return write_student(made, Path(output), run, watching or Unwatched())
+        return write_student(made, path, writing, run, watching or Unwatched())
 
 
 def verify(
