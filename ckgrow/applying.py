@@ -89,8 +89,8 @@ def write_student(
 ) -> ApplyDocument:
     """Writes, verifies and publishes the student of ``plan`` at ``output``.
 
-    ``writing`` is what :func:`output_format` says of ``output``. Raises FileError where it cannot be
-    written, and whatever reading the teacher raises. Nothing is left behind then.
+    ``writing`` is what :func:`output_format` says of ``output``. Raises FileError where it cannot
+    be written, and whatever reading the teacher raises. Nothing is left behind then.
     """
     teacher = plan.teacher
     with PartFile(output, force=run.force) as part:
