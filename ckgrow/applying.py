@@ -11,8 +11,6 @@ from typing import Protocol
 from blake3 import blake3
 
 from ckgrow.checkpoint import PROVENANCE_KEY, Format
-from ckgrow.describing import amounts
-from ckgrow.documents import ApplyDocument, VerifyDocument
 from ckgrow.errors import CkgrowError, FileError, SpecError
 from ckgrow.execute import content_hash, execute
 from ckgrow.header import Header
@@ -23,6 +21,8 @@ from ckgrow.provenance import Provenance
 from ckgrow.publishing import PartFile
 from ckgrow.recipes import Recipe
 from ckgrow.registry import formats
+from ckgrow.reports.describing import amounts
+from ckgrow.reports.documents import ApplyDocument, VerifyDocument
 from ckgrow.spec import canonical
 from ckgrow.verifying import Checks, compare_checkpoints, hash_checkpoint
 from ckgrow.version import VERSION

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ckgrow.architecture import Assumption
-from ckgrow.draft import Origin
+from ckgrow.drafts.draft import Origin
 from ckgrow.errors import CheckpointError
 from ckgrow.graph import Constant, Graph, Node
 from ckgrow.maps import ChannelMap

@@ -14,10 +14,10 @@ from typing import Any
 
 from ckgrow import spec as spec_language
 from ckgrow.applying import Run, Unwatched, Watching, output_format, write_student
-from ckgrow.describing import describe_checkpoint, describe_plan
-from ckgrow.documents import ApplyDocument, InspectDocument, PlanDocument, VerifyDocument
 from ckgrow.loading import Loaded, Tensors, Wish, load
 from ckgrow.planning import make_plan
+from ckgrow.reports.describing import describe_checkpoint, describe_plan
+from ckgrow.reports.documents import ApplyDocument, InspectDocument, PlanDocument, VerifyDocument
 from ckgrow.spec import Spec
 from ckgrow.verifying import DEFAULT_SAMPLES, Checks, compare_checkpoints, hash_checkpoint
 

@@ -7,6 +7,7 @@ words here, because a library's distributions may change with its version.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -46,6 +47,18 @@ class Stream:
     def integers(self, below: int, count: int) -> np.ndarray:
         """``count`` independent numbers below ``below``."""
         return np.minimum((self.uniform(0, count) * below).astype(np.int64), below - 1)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where randomness of one step comes from."""
+
+    seed: int
+    step: int
+
+    def stream(self, *purpose: object) -> Stream:
+        """The stream for one purpose (a tensor, a group, ...)."""
+        return Stream(self.seed, self.step, *purpose)
 
 
 def contiguous(rows: np.ndarray) -> list[tuple[int, int, int]]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckgrow.architecture import Assumption
-from ckgrow.documents import VerifyDocument
 from ckgrow.execute import content_hash, hash_tensors
 from ckgrow.loading import Loaded
+from ckgrow.reports.documents import VerifyDocument
 from ckgrow.verdict.expectation import expected_from_file
 from ckgrow.verdict.judgement import judge
 from ckgrow.verdict.running import Side

@@ -19,9 +19,16 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from ckgrow import documents, errors, registry, spec
+from ckgrow import errors, registry, spec
 from ckgrow.cli import main, shared
-from ckgrow.listing import AdaptersDocument, ArchitectureRow, FormatRow, MethodRow, OptionRow
+from ckgrow.reports import documents
+from ckgrow.reports.listing import (
+    AdaptersDocument,
+    ArchitectureRow,
+    FormatRow,
+    MethodRow,
+    OptionRow,
+)
 from ckgrow.verdict import comparison, expectation
 
 ROOT = Path(__file__).parents[1]

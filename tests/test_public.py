@@ -12,8 +12,8 @@ from commands import NOISY, WIDEN, ckgrow, document, saved, tensors, written
 from safetensors.numpy import load_file
 
 import ckgrow as library
-from ckgrow.documents import to_json
 from ckgrow.errors import CheckpointError, CkgrowError, FileError, SpecError
+from ckgrow.reports.documents import to_json
 
 MAPPING = {"steps": [{"widen": "0", "factor": 2}]}
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ckgrow import spec
 from ckgrow.errors import FileError, SpecError
-from ckgrow.spec_errors import MOST_PROBLEMS
+from ckgrow.spec.messages import MOST_PROBLEMS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from ckgrow import yamlfile
 from ckgrow.errors import FileError, SpecError
+from ckgrow.spec import yamlfile
 
 
 def refusal(text):

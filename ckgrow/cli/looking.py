@@ -26,8 +26,8 @@ def plan(teacher: TeacherPath, spec: SpecPath, weights: Weights = None, json: Js
 
     Example: ckgrow plan teacher.safetensors spec.yaml
     """
-    from ckgrow.documents import to_json
     from ckgrow.public import plan as make
+    from ckgrow.reports.documents import to_json
 
     document = make(teacher, spec, weights=weights)
     if json:
@@ -53,9 +53,9 @@ def inspect(
 
     Example: ckgrow inspect teacher.safetensors
     """
-    from ckgrow.documents import to_json
     from ckgrow.names import shown
     from ckgrow.public import inspect as look
+    from ckgrow.reports.documents import to_json
 
     document = look(
         checkpoint, architecture=architecture, options=parsed_options(option), weights=weights
@@ -87,7 +87,7 @@ def init(
     Example: ckgrow init teacher.safetensors -o spec.yaml
     """
     from ckgrow.public import inspect as look
-    from ckgrow.starting import first_spec, write_new
+    from ckgrow.reports.starting import first_spec, write_new
 
     document = look(
         teacher, architecture=architecture, options=parsed_options(option), weights=weights
@@ -96,7 +96,7 @@ def init(
     if output is not None:
         write_new(output, text)
     if json:
-        from ckgrow.documents import to_json
+        from ckgrow.reports.documents import to_json
 
         written = None if output is None else str(output)
         say(to_json({"schema": "ckgrow.init/1", "spec": text, "written": written}))
@@ -114,7 +114,7 @@ def schema(
 
     Example: ckgrow schema > ckgrow.schema.json
     """
-    from ckgrow.documents import to_json
+    from ckgrow.reports.documents import to_json
     from ckgrow.spec import json_schema
 
     say(to_json(json_schema()))
@@ -126,8 +126,8 @@ def adapters(json: Json = False) -> None:
 
     Example: ckgrow adapters
     """
-    from ckgrow.documents import to_json
-    from ckgrow.listing import list_adapters
+    from ckgrow.reports.documents import to_json
+    from ckgrow.reports.listing import list_adapters
 
     document = list_adapters()
     if json:

@@ -40,8 +40,8 @@ def apply(
 
     Example: ckgrow apply teacher.safetensors spec.yaml -o student.safetensors
     """
-    from ckgrow.documents import PlanDocument, to_json
     from ckgrow.public import apply as grow
+    from ckgrow.reports.documents import PlanDocument, to_json
 
     def announce(plan: PlanDocument) -> None:
         if not json:
@@ -99,8 +99,8 @@ def verify(
 
     Example: ckgrow verify teacher.safetensors student.safetensors
     """
-    from ckgrow.documents import to_json
     from ckgrow.public import verify as compare
+    from ckgrow.reports.documents import to_json
 
     with watching() as watched:
         document = compare(

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ckgrow.cli.shared import ignore_stdout, printable
-from ckgrow.documents import (
+from ckgrow.names import first_few, shown
+from ckgrow.reports.documents import (
     Amount,
     ApplyDocument,
     InspectDocument,
@@ -18,7 +19,6 @@ from ckgrow.documents import (
     StepRow,
     VerifyDocument,
 )
-from ckgrow.names import first_few, shown
 
 _WIDE = 160
 """Columns of a table that is written to a file or a pipe."""

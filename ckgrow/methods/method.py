@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ckgrow.graph import Graph, Node
 from ckgrow.groups import Group, Grouping
 from ckgrow.maps import ChannelMap
-from ckgrow.random import Stream
+from ckgrow.random import Draw, Stream
 from ckgrow.recipes import Recipe, Taken
 
 if TYPE_CHECKING:
-    from ckgrow.blocks import Block
-    from ckgrow.draft import Draft
-    from ckgrow.places import Place
+    from ckgrow.drafts.blocks import Block
+    from ckgrow.drafts.draft import Draft
+    from ckgrow.drafts.places import Place
     from ckgrow.spec import DeepenStep, WidenStep
 
 Preserves = Literal["exact", "rounded", "eval", "approximate", "no"]
@@ -53,18 +53,6 @@ class GrownAxis:
     def map(self) -> ChannelMap:
         """The map over the entries of the whole axis."""
         return ChannelMap.concat([part.map.repeat(part.inner) for part in self.parts])
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Where randomness of one step comes from."""
-
-    seed: int
-    step: int
-
-    def stream(self, *purpose: object) -> Stream:
-        """The stream for one purpose (a tensor, a group, ...)."""
-        return Stream(self.seed, self.step, *purpose)
 
 
 class WidenMethod(ABC):

@@ -22,15 +22,16 @@ from functools import cache
 
 import numpy as np
 
-from ckgrow.draft import Draft
+from ckgrow.drafts.draft import Draft
+from ckgrow.drafts.places import Place
+from ckgrow.drafts.renaming import is_inside
 from ckgrow.errors import SpecError
 from ckgrow.graph import Node
 from ckgrow.header import TensorSpec, numpy_dtype
-from ckgrow.methods.method import Draw, Insertion, LayerMethod, Preserves
+from ckgrow.methods.method import Insertion, LayerMethod, Preserves
 from ckgrow.ops.batch_normalization import EPSILON
-from ckgrow.places import Place
+from ckgrow.random import Draw
 from ckgrow.recipes import Filled, Recipe, UnitKernel
-from ckgrow.renaming import is_inside
 from ckgrow.spec import DeepenStep
 
 

@@ -27,9 +27,9 @@ from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
 from ckgrow.groups import Group, Grouping
 from ckgrow.maps import ChannelMap
-from ckgrow.methods.method import Draw, GrownAxis, Preserves, WidenMethod
+from ckgrow.methods.method import GrownAxis, Preserves, WidenMethod
 from ckgrow.ops import rule
-from ckgrow.random import Stream
+from ckgrow.random import Draw, Stream
 from ckgrow.recipes import Disturbance, Divided, Noised, Recipe, Scaled, Statistic, Taken
 
 if TYPE_CHECKING:

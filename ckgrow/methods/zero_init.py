@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ckgrow.blocks import Block
-from ckgrow.draft import Draft
+from ckgrow.drafts.blocks import Block
+from ckgrow.drafts.draft import Draft
+from ckgrow.drafts.filling import fresh_tensor
 from ckgrow.errors import SpecError
-from ckgrow.filling import fresh_tensor
 from ckgrow.graph import Node
-from ckgrow.methods.method import BlockMethod, Draw, Preserves
+from ckgrow.methods.method import BlockMethod, Preserves
 from ckgrow.ops import rule
+from ckgrow.random import Draw
 from ckgrow.recipes import Filled, Recipe
 from ckgrow.spec import DeepenStep
 

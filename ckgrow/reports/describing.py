@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ckgrow.documents import (
+from ckgrow.drafts.draft import Draft
+from ckgrow.graph import Graph
+from ckgrow.groups import Grouping
+from ckgrow.header import Header
+from ckgrow.loading import Loaded
+from ckgrow.ops import Site, rule
+from ckgrow.planning import Plan
+from ckgrow.recipes import history
+from ckgrow.reports.documents import (
     Amount,
     GroupRow,
     InspectDocument,
@@ -13,14 +21,6 @@ from ckgrow.documents import (
     StepRow,
     TensorRow,
 )
-from ckgrow.draft import Draft
-from ckgrow.graph import Graph
-from ckgrow.groups import Grouping
-from ckgrow.header import Header
-from ckgrow.loading import Loaded
-from ckgrow.ops import Site, rule
-from ckgrow.planning import Plan
-from ckgrow.recipes import history
 from ckgrow.shapes import Shapes
 
 _STATISTICS = (3, 4)

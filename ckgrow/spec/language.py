@@ -26,10 +26,11 @@ from pydantic import (
     model_validator,
 )
 
-from ckgrow import spec_values, yamlfile
 from ckgrow.errors import SpecError
-from ckgrow.spec_errors import explained
-from ckgrow.yamlfile import Document
+from ckgrow.spec import values as spec_values
+from ckgrow.spec import yamlfile
+from ckgrow.spec.messages import explained
+from ckgrow.spec.yamlfile import Document
 
 VERSION = 1
 """The version of the language."""

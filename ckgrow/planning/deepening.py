@@ -8,16 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ckgrow.architecture import Stage
-from ckgrow.blocks import model_block
-from ckgrow.draft import Draft, Origin
-from ckgrow.errors import SpecError
-from ckgrow.graph import Graph, Node
-from ckgrow.maps import ChannelMap
-from ckgrow.methods.method import BlockMethod, Draw, LayerMethod, Preserves
-from ckgrow.ops import rule
-from ckgrow.places import Place, place_behind
-from ckgrow.recipes import Filled, Recipe
-from ckgrow.renaming import (
+from ckgrow.drafts.blocks import model_block
+from ckgrow.drafts.draft import Draft, Origin
+from ckgrow.drafts.places import Place, place_behind
+from ckgrow.drafts.renaming import (
     Shift,
     functional_name,
     is_grown_from,
@@ -27,6 +21,13 @@ from ckgrow.renaming import (
     renamed,
     split_number,
 )
+from ckgrow.errors import SpecError
+from ckgrow.graph import Graph, Node
+from ckgrow.maps import ChannelMap
+from ckgrow.methods.method import BlockMethod, LayerMethod, Preserves
+from ckgrow.ops import rule
+from ckgrow.random import Draw
+from ckgrow.recipes import Filled, Recipe
 from ckgrow.spec import DeepenStep
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ckgrow.draft import Draft
+from ckgrow.drafts.draft import Draft
 from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
 from ckgrow.ops import rule

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckgrow.draft import Draft
+from ckgrow.drafts.draft import Draft
 from ckgrow.graph import Constant, Node
 
 _GROWN = re.compile(r"_grown\d+$")

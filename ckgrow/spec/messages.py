@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ckgrow.names import nearest, quoted, shown
-from ckgrow.spec_values import got
-from ckgrow.yamlfile import Document, Key
+from ckgrow.spec.values import got
+from ckgrow.spec.yamlfile import Document, Key
 
 MOST_PROBLEMS = 5
 """Most problems that one message lists."""

@@ -10,14 +10,15 @@ import numpy as np
 
 from ckgrow.axes import Axis, Dim
 from ckgrow.coupling import Coupled, Use
-from ckgrow.draft import Draft, Origin
+from ckgrow.drafts.draft import Draft, Origin
 from ckgrow.errors import CheckpointError
 from ckgrow.graph import Constant, Graph, Node
 from ckgrow.groups import Grouping
 from ckgrow.maps import ChannelMap
-from ckgrow.methods.method import Draw, GrownAxis, Part, WidenMethod
+from ckgrow.methods.method import GrownAxis, Part, WidenMethod
 from ckgrow.names import shown
 from ckgrow.ops import Site, rule
+from ckgrow.random import Draw
 from ckgrow.recipes import Recipe
 from ckgrow.spec import WidenStep
 

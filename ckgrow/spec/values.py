@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from ckgrow.errors import SpecError
 from ckgrow.names import Pattern, quoted, shown
-from ckgrow.yamlfile import DEPTH
+from ckgrow.spec.yamlfile import DEPTH
 
 _LONGEST_NUMBER = 10**20
 

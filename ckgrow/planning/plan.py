@@ -7,19 +7,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ckgrow.architecture import Assumption, Stage
-from ckgrow.deepening import deepen_layer, deepen_stage
-from ckgrow.draft import Draft
+from ckgrow.drafts.draft import Draft
 from ckgrow.errors import CkgrowError, SpecError
 from ckgrow.graph import Graph
 from ckgrow.header import Header
 from ckgrow.loading import Loaded
 from ckgrow.methods import block_method, layer_method, widen_method
-from ckgrow.methods.method import STRENGTH, Draw, Preserves
+from ckgrow.methods.method import STRENGTH, Preserves
 from ckgrow.names import Pattern
+from ckgrow.planning.deepening import deepen_layer, deepen_stage
+from ckgrow.planning.targets import match_names, new_widths
+from ckgrow.planning.widening import widen
+from ckgrow.random import Draw
 from ckgrow.shapes import infer_shapes
 from ckgrow.spec import DeepenStep, Spec, WidenStep
-from ckgrow.targets import match_names, new_widths
-from ckgrow.widening import widen
 
 EVERY_STEP_RESTS_ON = ("order", "BatchNorm of each layer")
 """Facts without which it is not even known what reads what."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ckgrow.graph import Node
 from ckgrow.header import TensorSpec
-from ckgrow.methods.method import Draw
+from ckgrow.random import Draw
 from ckgrow.recipes import Drawn, Filled, Recipe, Statistic
 
 Fill = Literal["match-std", "he", "xavier", "zeros", "copy"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ckgrow.draft import Draft
+from ckgrow.drafts.draft import Draft
+from ckgrow.drafts.renaming import is_inside, moved, split_number
 from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
 from ckgrow.header import TensorSpec
 from ckgrow.ops import rule
-from ckgrow.renaming import is_inside, moved, split_number
 
 
 @dataclass(frozen=True)

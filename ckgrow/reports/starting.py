@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ckgrow.documents import GroupRow, InspectDocument
 from ckgrow.errors import FileError
 from ckgrow.names import shown_path
+from ckgrow.reports.documents import GroupRow, InspectDocument
 
 _HEAD = """\
 # A first growth spec for {checkpoint}.

@@ -1,0 +1,1 @@
+"""What the commands say: documents, and what fills them."""
