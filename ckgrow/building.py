@@ -39,7 +39,7 @@ class Builder:
         **attributes: Attribute,
     ) -> str:
         """Any op with one output; the value is called ``output``, or like the node."""
-        return self._emit(op, name, inputs, output or name, attributes)
+        return self._emit(op, name, inputs, output or self._free(name), attributes)
 
     def constant(self, name: str, values: object, dtype: str = "int64") -> str:
         """A constant input of a node."""
@@ -103,7 +103,7 @@ class Builder:
             "strides": _each(stride, spatial),
             "pads": (*pads, *pads),
         }
-        return self._emit(op, name, [x], name, {**window, **attributes})
+        return self._emit(op, name, [x], self._free(name), {**window, **attributes})
 
     def adaptive_average_pool(self, name: str, x: str, size: tuple[int, int]) -> str:
         """Adaptive average pooling: one constant matrix per spatial axis says it exactly."""
@@ -124,6 +124,12 @@ class Builder:
 
     def _bias(self, name: str) -> list[str]:
         return [f"{name}.bias"] if f"{name}.bias" in self._header else []
+
+    def _free(self, name: str) -> str:
+        """A value's name: its node's, unless something else (a graph input) is called that."""
+        while name in self._shapes:
+            name += "/value"
+        return name
 
     def _emit(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 
 from ckgrow import spec as spec_language
 from ckgrow.applying import Run, Unwatched, Watching, output_format, write_student
+from ckgrow.errors import SpecError
 from ckgrow.loading import Loaded, Tensors, Wish, load
 from ckgrow.planning import make_plan
 from ckgrow.reports.describing import describe_checkpoint, describe_plan
@@ -92,6 +93,8 @@ def verify(
     watching: Watching | None = None,
 ) -> VerifyDocument:
     """Whether two checkpoints compute the same function."""
+    if expect is not None and inputs is None:
+        raise SpecError("expected outputs belong to inputs of yours; give those too (--inputs)")
     checks = Checks(
         samples,
         seed,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from commands import NOISY, WIDEN, ckgrow, document, saved, tensors, written
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import ckgrow as library
 from ckgrow.errors import CheckpointError, CkgrowError, FileError, SpecError
@@ -156,3 +157,75 @@ def test_unchecked_student_says_so(files):
             "--no-verify",
         ).stdout
     )
+
+
+def random_mlp(*layers):
+    """Tensors of linear layers, each (name, outputs, inputs)."""
+    draw = np.random.default_rng(0)
+    made = {}
+    for name, outputs, inputs in layers:
+        made[f"{name}.weight"] = draw.standard_normal((outputs, inputs)).astype(np.float32)
+        made[f"{name}.bias"] = draw.standard_normal(outputs).astype(np.float32)
+    return made
+
+
+def test_layers_may_be_called_like_the_graphs_own_values(tmp_path):
+    teacher = random_mlp(("input", 9, 4), ("hidden", 7, 9), ("output", 2, 7))
+    spec = {"steps": [{"widen": "input", "factor": 2}]}
+    done = library.apply(teacher, spec, tmp_path / "student.safetensors")
+    assert done.verify.preserved
+
+
+def test_documents_name_tensors_as_the_file_does(tmp_path):
+    plain = random_mlp(("0", 6, 4), ("2", 5, 6), ("4", 2, 5))
+    teacher = {f"module.{name}": array for name, array in plain.items()}
+    spec = {
+        "teacher": {"options": {"activation": "relu"}},
+        "steps": [{"deepen": "module.0"}, {"widen": "0", "factor": 2}],
+    }
+    student = tmp_path / "student.safetensors"
+    plan = library.plan(teacher, spec)
+    library.apply(teacher, spec, student)
+    written = set(load_file(student))
+    assert {row.name for row in plan.tensors} == written
+    assert set(plan.new_tensors) == {"module.2.weight", "module.2.bias"}
+    assert plan.renames["module.2.weight"] == "module.4.weight"
+    found = library.inspect(student)
+    assert found.new_tensors == plan.new_tensors
+    assert "module.0.weight[0]" in found.groups[1].axes
+
+
+def test_a_recorded_defect_counts_only_for_the_tensors_it_was_recorded_with(tmp_path):
+    teacher = random_mlp(("0", 6, 4), ("2", 2, 6))
+    student = tmp_path / "student.safetensors"
+    library.apply(teacher, {"steps": [{"widen": "0", "factor": 2}]}, student)
+    with safe_open(student, "np") as file:
+        entry = json.loads(file.metadata()["ckgrow"])
+    changed = load_file(student)
+    changed["2.weight"] = changed["2.weight"] * np.float32(1.01)
+    entry["defect"] = 1e-3
+    save_file(changed, student, {"ckgrow": json.dumps(entry)})
+    assert not library.verify(teacher, student).preserved
+
+
+def test_where_a_shortcut_pads_is_said_when_it_matters():
+    draw = np.random.default_rng(0)
+
+    def batch_norm(name, width):
+        shapes = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        return {
+            f"{name}.{part}": np.full(width, value, np.float32) for part, value in shapes.items()
+        }
+
+    teacher = {"conv1.weight": draw.standard_normal((4, 3, 3, 3)).astype(np.float32)}
+    teacher |= batch_norm("bn1", 4)
+    for stage, (inputs, width) in enumerate(((4, 4), (4, 8)), start=1):
+        for number, shape in ((1, (width, inputs, 3, 3)), (2, (width, width, 3, 3))):
+            path = f"layer{stage}.0"
+            teacher[f"{path}.conv{number}.weight"] = draw.standard_normal(shape).astype(np.float32)
+            teacher |= batch_norm(f"{path}.bn{number}", width)
+    teacher |= random_mlp(("linear", 2, 8))
+    stream = library.plan(teacher, {"steps": [{"widen": "layer1.*.conv2", "factor": 2}]})
+    assert "shortcuts without parameters are taken" in " ".join(stream.steps[0].warnings)
+    inner = library.plan(teacher, {"steps": [{"widen": "layer1.*.conv1", "factor": 2}]})
+    assert inner.steps[0].warnings == ()

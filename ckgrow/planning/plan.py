@@ -25,6 +25,9 @@ from ckgrow.spec import DeepenStep, Spec, WidenStep
 EVERY_STEP_RESTS_ON = ("order", "BatchNorm of each layer")
 """Facts without which it is not even known what reads what."""
 
+PADDED_SHORTCUTS = "shortcuts without parameters"
+"""The fact that says where a zero-padded shortcut puts its zeros."""
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -121,8 +124,9 @@ def make_plan(teacher: Loaded, spec: Spec) -> Plan:
     """
     start = draft = Draft.of_teacher(teacher.network.graph, teacher.header)
     reports: list[StepReport] = []
-    for number, step in enumerate(spec.steps):
+    for number, stated in enumerate(spec.steps):
         draw = Draw(spec.seed, number)
+        step = stated.without_prefix(teacher.prefix)
         if isinstance(step, WidenStep):
             draft, report = _widen(draft, step, draw, teacher)
         else:
@@ -134,12 +138,15 @@ def make_plan(teacher: Loaded, spec: Spec) -> Plan:
 
 def _widen(draft: Draft, step: WidenStep, draw: Draw, teacher: Loaded) -> tuple[Draft, StepReport]:
     method = widen_method(step.method, step.where)
-    _refuse_defaults(method.rests_on(step), teacher, method.name, step.where)
+    facts = method.rests_on(step)
+    label = f"{method.name} with these options" if facts else method.name
+    _refuse_defaults(facts, teacher, label, step.where)
     grouping = draft.grouping
     widths = new_widths(grouping, step)
     warnings = list(widths.warnings)
     for name in widths.targets:
         warnings.extend(method.warnings(step, draft.graph, grouping, grouping.groups[name]))
+    warnings.extend(_padding_warnings(draft, tuple(widths.targets), teacher))
     report = StepReport(
         step.where,
         f"widen {', '.join(step.widen)} by {method.name}",
@@ -205,10 +212,32 @@ def _meant(
                 f"{step.where}: this network has no stages; name a layer and say 'layers'"
             )
         return tuple(stages)
+    patterns = [Pattern(text) for text in step.deepen]
+    matches = [name for name in stages for pattern in patterns if pattern.matches(name)]
     if step.layers is not None:
+        if matches and any(pattern.is_literal for pattern in patterns):
+            raise SpecError(f"{step.where}: {matches[0]} is a stage; say 'blocks', not 'layers'")
         return layers
-    matches = (Pattern(text).matches(name) for text in step.deepen for name in stages)
-    return tuple(stages) if any(matches) else (*stages, *layers)
+    return tuple(stages) if matches else (*stages, *layers)
+
+
+def _padding_warnings(draft: Draft, groups: tuple[str, ...], teacher: Loaded) -> list[str]:
+    """Where zero channels stand beside widened ones, keys do not tell on which side."""
+    grouping = draft.grouping
+    padded = [
+        name
+        for name in groups
+        if any(
+            node.op == "Pad" and grouping.holds(node.output, grouping.groups[name])
+            for node in draft.graph.nodes
+        )
+    ]
+    return [
+        f"{', '.join(padded)}: shortcuts without parameters are taken to put {each.value}; if "
+        "this network does otherwise, state it (teacher.options.padding); verify --expect tells"
+        for each in teacher.network.assumptions
+        if padded and each.fact == PADDED_SHORTCUTS and each.source != "spec"
+    ]
 
 
 def _refuse_defaults(facts: tuple[str, ...], teacher: Loaded, method: str, where: str) -> None:

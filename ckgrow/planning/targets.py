@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ckgrow.drafts.renaming import is_inside
 from ckgrow.errors import SpecError
 from ckgrow.groups import Group, Grouping, Layer
-from ckgrow.names import Pattern, nearest, shown
+from ckgrow.names import Pattern, first_few, nearest, shown
 from ckgrow.spec import WidenStep
 
 MOST_CHANNELS = 1 << 20
@@ -40,8 +41,9 @@ def match_names(patterns: Iterable[str], names: Iterable[str], where: str, what:
         pattern = Pattern(text)
         matches = [name for name in known if pattern.matches(name)]
         if not matches:
-            near = ", ".join(shown(name) for name in nearest(text, known))
-            hint = f"; the nearest are {near}" if near else ""
+            inside = [name for name in known if is_inside(name, text)]
+            near = first_few([shown(name) for name in inside or nearest(text, known) or known])
+            hint = f"; its layers are {near}" if inside else f"; the nearest are {near}"
             raise SpecError(f"{where}: {shown(text)} matches no {what}{hint}")
         found.update(matches)
     return [name for name in known if name in found]

@@ -29,7 +29,7 @@ _STATISTICS = (3, 4)
 
 def describe_checkpoint(loaded: Loaded) -> InspectDocument:
     """The ``inspect`` document of an open checkpoint."""
-    network = loaded.network
+    network, prefix = loaded.network, loaded.prefix
     grouping = Draft.of_teacher(network.graph, loaded.header).grouping
     history_ = loaded.provenance
     return InspectDocument(
@@ -38,14 +38,14 @@ def describe_checkpoint(loaded: Loaded) -> InspectDocument:
         network.options,
         network.assumptions,
         layer_rows(grouping),
-        group_rows(grouping),
+        group_rows(grouping, prefix),
         {stage.name: stage.blocks for stage in loaded.architecture.stages(network.graph)},
-        network.passthrough,
+        _prefixed(prefix, network.passthrough),
         loaded.reader.contents.dropped,
         count_parameters(network.graph, loaded.header),
         count_bytes(loaded.header),
         count_flops(network.graph, grouping.coupled.shapes),
-        history_.new_tensors if history_ else (),
+        _prefixed(prefix, history_.new_tensors) if history_ else (),
         history_.as_ancestor() if history_ else (),
     )
 
@@ -53,17 +53,18 @@ def describe_checkpoint(loaded: Loaded) -> InspectDocument:
 def describe_plan(plan: Plan) -> PlanDocument:
     """The ``plan`` document."""
     teacher, network = plan.teacher, plan.teacher.network
+    prefix = teacher.prefix
     return PlanDocument(
         teacher.label,
         teacher.architecture.name,
         network.options,
         network.assumptions,
-        group_rows(plan.start.grouping),
+        group_rows(plan.start.grouping, prefix),
         tuple(StepRow(**vars(step)) for step in plan.steps),
         plan.preserves,
         tensor_rows(plan),
-        dict(plan.draft.renames),
-        plan.new_tensors,
+        {prefix + before: prefix + now for before, now in plan.draft.renames.items()},
+        _prefixed(prefix, plan.new_tensors),
         teacher.reader.contents.dropped,
         plan.stock_loadable,
         *amounts(plan),
@@ -83,15 +84,15 @@ def amounts(plan: Plan) -> tuple[Amount, Amount, Amount]:
     )
 
 
-def group_rows(grouping: Grouping) -> tuple[GroupRow, ...]:
-    """The coupling as a table."""
+def group_rows(grouping: Grouping, prefix: str) -> tuple[GroupRow, ...]:
+    """The coupling as a table; tensors are named as in the file, ``prefix`` included."""
     return tuple(
         GroupRow(
             group.name,
             group.width,
             group.runs,
             group.layers,
-            group.axes,
+            _prefixed(prefix, group.axes),
             group.growable,
             group.reason,
         )
@@ -108,11 +109,11 @@ def layer_rows(grouping: Grouping) -> tuple[LayerRow, ...]:
 
 
 def tensor_rows(plan: Plan) -> tuple[TensorRow, ...]:
-    """Every student tensor, in the order of the student."""
+    """Every student tensor as the file names it, in the order of the student."""
     before = {after: name for name, after in plan.draft.names.items()}
     return tuple(
         TensorRow(
-            name,
+            plan.teacher.prefix + name,
             plan.teacher.header.shape(before[name]) if name in before else None,
             recipe.spec.shape,
             history(recipe),
@@ -145,3 +146,7 @@ def count_flops(graph: Graph, shapes: Shapes) -> int:
         )
         for node in graph.nodes
     )
+
+
+def _prefixed(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(prefix + name for name in names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -80,6 +80,12 @@ class Step(Section):
     def where(self) -> str:
         """How an error about this step begins: ``spec.yaml:7``, or ``step 2`` without a file."""
         return self._where
+
+    def without_prefix(self, prefix: str) -> Self:
+        """The step with ``prefix`` taken off its patterns: layers may be named either way."""
+        verb = verb_of(self) or ""
+        patterns = tuple(text.removeprefix(prefix) or text for text in getattr(self, verb))
+        return self.model_copy(update={verb: patterns}) if prefix else self
 
 
 class WidenStep(Step):
