@@ -32,7 +32,8 @@ test-oldest:  ## the tests with the oldest versions of what ckgrow stands on
 	.venv-oldest/bin/pytest -n 2
 
 test-full: $(TEST_TOOLS)  ## every test in its long form: larger samples, larger networks
-	$(BIN)/pytest -n 2 --full
+	@bash -o pipefail -c '$(BIN)/pytest -n 2 --full --no-header -q | \
+		tee benchmarks/results/test-full-$(shell date +%F).txt'
 
 teachers: $(TEST_TOOLS)  ## train specs/teachers/*.safetensors anew
 	$(BIN)/python specs/teachers/train.py
