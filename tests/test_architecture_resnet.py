@@ -289,7 +289,10 @@ def test_ten_blocks_are_in_order_of_their_numbers():
             "the stock CIFAR ResNet class at widths 24, 48, 96 with 3, 3, 3 blocks",
         ),
         (cifar((24, 40, 72), option="A"), None),
-        (cifar((16, 32, 64), option="B"), None),
+        (
+            cifar((16, 40, 64), option="B"),
+            "the stock CIFAR ResNet class at widths 16, 40, 64 with 3, 3, 3 blocks",
+        ),
         (cifar((16, 32, 64), option="A", head="fc"), "stock"),
     ],
 )

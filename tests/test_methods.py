@@ -566,3 +566,8 @@ def test_layers_inserted_twice_into_one_sequential_keep_every_name():
     assert {name.partition(".")[0] for name in document.new_tensors} == {"2", "4"}
     assert document.renames["2.weight"] == "6.weight"
     assert document.renames["4.weight"] == "8.weight"
+
+
+def test_fill_means_nothing_for_a_layer_and_is_refused():
+    with pytest.raises(SpecError, match="fill is for new blocks"):
+        tiny({"deepen": "0", "fill": "he"}, options=STATED)

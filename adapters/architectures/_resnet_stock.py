@@ -74,27 +74,34 @@ def stock(header: Header, found: Layout) -> str | None:
         for name, constructor in TORCHVISION.items():
             if constructor.depths == depths and constructor.shapes(classes) == shapes:
                 return f"torchvision's {name}" + _classes(classes)
-    return _cifar(shapes, found) if usual_stem(header) == "cifar" else None
+    # the CIFAR classes, and the two stages of the R2R paper's, are built at any widths
+    by_width = usual_stem(header) == "cifar" or len(found.stages) == 2
+    return _of_any_width(shapes, found) if by_width else None
 
 
-def _cifar(shapes: Shapes, found: Layout) -> str | None:
-    """The CIFAR ResNet whose parameter-free shortcuts pad planes // 4 on either side."""
-    if len(found.padded()) != len(found.stages) - 1 or found.has_bottlenecks():
+def _of_any_width(shapes: Shapes, found: Layout) -> str | None:
+    """A class of basic blocks whose every stage has one width, inside its blocks as well.
+
+    Shortcuts between stages are projections, or pad planes // 4 channels on either side.
+    """
+    if found.has_bottlenecks():
         return None
     widths = [shapes[f"{stage[0].last}.weight"][0] for stage in found.stages]
-    blocks = [
-        (block, width) for stage, width in zip(found.stages, widths, strict=True) for block in stage
-    ]
     plain = all(
-        not block.shortcut and shapes[f"{block.path}.conv{number}.weight"][::2] == (width, 3)
-        for block, width in blocks
+        shapes[f"{block.path}.conv{number}.weight"][::2] == (width, 3)
+        for stage, width in zip(found.stages, widths, strict=True)
+        for block in stage
         for number in (1, 2)
     )
-    if not plain or any(after - before != 2 * (after // 4) for before, after in pairwise(widths)):
+    projected = [bool(stage[0].shortcut) for stage in found.stages[1:]]
+    padded = not any(projected) and len(found.padded()) == len(projected)
+    even = all(after - before == 2 * (after // 4) for before, after in pairwise(widths))
+    if not plain or not (all(projected) or (padded and even)):
         return None
     listed = ", ".join(map(str, widths))
     depths = ", ".join(str(len(stage)) for stage in found.stages)
-    return f"the stock CIFAR ResNet class at widths {listed} with {depths} blocks"
+    kind = "CIFAR ResNet" if len(found.stages) != 2 else "ResNet"
+    return f"the stock {kind} class at widths {listed} with {depths} blocks"
 
 
 def _unit(convolution: str, norm: str, weight: tuple[int, ...]) -> Shapes:

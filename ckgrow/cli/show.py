@@ -122,8 +122,8 @@ def show_verdict(document: VerifyDocument) -> None:
         )
         for output in document.outputs
     ]
-    heads = ("output", "max abs", "max rel", "tolerance", "yardsticks", "float64", "tolerance")
-    _table(out, (*heads, "top-1"), rows)
+    heads = ("output", "max abs", "max rel", "tolerance", "yardsticks", "in float64")
+    _table(out, (*heads, "its tolerance", "top-1"), rows)
     out.print(f"inputs: {document.inputs}")
     out.print(f"runtimes: {', '.join(document.runtimes)}")
     out.print(f"tolerance: {document.tolerance}")

@@ -180,10 +180,10 @@ def _spliced(graph: Graph, value: str, nodes: tuple[Node, ...]) -> Graph:
         inner = f"{value}/inner"
         while any(inner in node.outputs for node in graph.nodes):
             inner += "_"
-        before = tuple(_reading(_making(node, value, inner), value, inner) for node in graph.nodes)
+        before = tuple(_making(node, value, inner) for node in graph.nodes)
         made = tuple(_reading(node, value, inner) for node in nodes)
         made = (*made[:-1], _making(made[-1], last.output, value))
-        return replace(graph, nodes=_behind(before, inner, made))
+        return replace(graph, nodes=_behind(before, inner, made)).check()
     after = tuple(_reading(node, value, last.output) for node in graph.nodes)
     return replace(graph, nodes=_behind(after, value, nodes)).check()
 

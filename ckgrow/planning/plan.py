@@ -180,6 +180,10 @@ def _deepen(
             _refuse_defaults(block.rests_on, teacher, block.name, step.where)
             done = deepen_stage(draft, stages[name], block, draw, step)
         else:
+            if "fill" in step.model_fields_set:
+                raise SpecError(
+                    f"{step.where}: fill is for new blocks; a layer by {method_name} is not drawn"
+                )
             layer = layer_method(method_name, step.where)
             _refuse_defaults(layer.rests_on, teacher, layer.name, step.where)
             done = deepen_layer(draft, name, layer, draw, step)
