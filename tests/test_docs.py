@@ -20,6 +20,7 @@ import pytest
 import typer.main
 
 from ckgrow import errors, registry, spec
+from ckgrow.architecture import Option
 from ckgrow.cli import main, shared
 from ckgrow.reports import documents
 from ckgrow.reports.listing import (
@@ -27,7 +28,6 @@ from ckgrow.reports.listing import (
     ArchitectureRow,
     FormatRow,
     MethodRow,
-    OptionRow,
 )
 from ckgrow.verdict import comparison, expectation
 
@@ -178,14 +178,14 @@ DOCUMENTS = {
     "ckgrow.adapters/1": AdaptersDocument,
     "An output": comparison.OutputVerdict,
     "An expectation": expectation.Expectation,
-    "A step": documents.StepRow,
+    "A step": documents.StepReport,
     "A tensor": documents.TensorRow,
     "A group": documents.GroupRow,
     "A layer": documents.LayerRow,
     "An amount": documents.Amount,
     "An assumption": documents.Assumption,
     "An architecture": ArchitectureRow,
-    "An option": OptionRow,
+    "An option": Option,
     "A format": FormatRow,
     "A method": MethodRow,
 }

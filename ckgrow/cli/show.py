@@ -11,12 +11,12 @@ from rich.text import Text
 
 from ckgrow.cli.shared import ignore_stdout, printable
 from ckgrow.names import first_few, shown
+from ckgrow.planning import StepReport
 from ckgrow.reports.documents import (
     Amount,
     ApplyDocument,
     InspectDocument,
     PlanDocument,
-    StepRow,
     VerifyDocument,
 )
 
@@ -163,7 +163,7 @@ def show_checkpoint(document: InspectDocument) -> None:
         out.print(f"ancestor {generation}: teacher {ancestor['teacher'][:16]}…")
 
 
-def _steps(out: Console, steps: Sequence[StepRow]) -> None:
+def _steps(out: Console, steps: Sequence[StepReport]) -> None:
     rows = [
         (str(number), step.summary, _effect(step), step.preserves)
         for number, step in enumerate(steps, start=1)
@@ -174,7 +174,7 @@ def _steps(out: Console, steps: Sequence[StepRow]) -> None:
             out.print(f"passed over: {shown(name)}: {reason}")
 
 
-def _effect(step: StepRow) -> str:
+def _effect(step: StepReport) -> str:
     said = [f"{shown(name)} {old}→{new}" for name, (old, new) in step.widths.items()]
     said += [f"+ {shown(name)}" for name in step.added]
     return first_few(said) or "nothing"

@@ -18,7 +18,6 @@ from ckgrow.reports.documents import (
     InspectDocument,
     LayerRow,
     PlanDocument,
-    StepRow,
     TensorRow,
 )
 from ckgrow.shapes import Shapes
@@ -60,7 +59,7 @@ def describe_plan(plan: Plan) -> PlanDocument:
         network.options,
         network.assumptions,
         group_rows(plan.start.grouping, prefix),
-        tuple(StepRow(**vars(step)) for step in plan.steps),
+        plan.steps,
         plan.preserves,
         tensor_rows(plan),
         {prefix + before: prefix + now for before, now in plan.draft.renames.items()},

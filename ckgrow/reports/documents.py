@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckgrow.architecture import Assumption
+from ckgrow.planning import StepReport
 from ckgrow.verdict.comparison import OutputVerdict
 from ckgrow.verdict.expectation import Expectation
 
@@ -59,22 +60,6 @@ class TensorRow:
 
 
 @dataclass(frozen=True)
-class StepRow:
-    """One step: what it means here, what it preserves, what to know."""
-
-    where: str
-    summary: str
-    method: str
-    preserves: str
-    matched: tuple[str, ...]
-    skipped: Mapping[str, str]
-    widths: Mapping[str, tuple[int, int]]
-    added: tuple[str, ...]
-    defect: float
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class InspectDocument:
     """What a checkpoint is and what can grow in it."""
 
@@ -104,7 +89,7 @@ class PlanDocument:
     options: Mapping[str, Any]
     assumptions: tuple[Assumption, ...]
     groups: tuple[GroupRow, ...]
-    steps: tuple[StepRow, ...]
+    steps: tuple[StepReport, ...]
     preserves: str
     tensors: tuple[TensorRow, ...]
     renames: Mapping[str, str]

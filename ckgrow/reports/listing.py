@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from ckgrow.architecture import Option
 from ckgrow.methods import methods
 from ckgrow.registry import architectures, formats
-
-
-@dataclass(frozen=True)
-class OptionRow:
-    """One option of an architecture."""
-
-    name: str
-    default: Any
-    help: str
-    choices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -25,7 +15,7 @@ class ArchitectureRow:
 
     name: str
     summary: str
-    options: tuple[OptionRow, ...]
+    options: tuple[Option, ...]
 
 
 @dataclass(frozen=True)
@@ -60,9 +50,7 @@ def list_adapters() -> AdaptersDocument:
     """Everything that the registry and the methods folder offer."""
     return AdaptersDocument(
         tuple(
-            ArchitectureRow(
-                each.name, each.summary, tuple(OptionRow(**vars(option)) for option in each.options)
-            )
+            ArchitectureRow(each.name, each.summary, each.options)
             for each in architectures().values()
         ),
         tuple(FormatRow(each.name, each.suffixes, each.writable) for each in formats().values()),
