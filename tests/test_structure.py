@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import pkgutil
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib import metadata
@@ -281,3 +282,14 @@ def test_apply_imports_no_torch(tmp_path):
     student = tmp_path / "student.safetensors"
     assert "torch" not in loaded_by(CALL, "apply", teacher, spec, "-o", student)
     assert student.exists()
+
+
+def test_every_package_is_installed():
+    """An editable installation finds what a wheel would leave out."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join((name, *path.parent.relative_to(folder).parts))
+        for name, folder in (("ckgrow", CORE), ("ckgrow.adapters", EDGE))
+        for path in folder.rglob("__init__.py")
+    }
+    assert set(listed) == found
