@@ -128,7 +128,8 @@ def test_damaged_files_are_refused(tmp_path, content, suffix):
             archive.writestr("x.npy", content)
     else:
         path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"is no readable {suffix} file"):
+    # numpy before 2.3 reads a size of -1 as "all there is", which is nothing
+    with pytest.raises(CheckpointError, match=f"is no readable {suffix} file|x is empty"):
         from_file(path, graph("x"))
 
 
