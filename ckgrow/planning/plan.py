@@ -19,7 +19,6 @@ from ckgrow.planning.deepening import deepen_layer, deepen_stage
 from ckgrow.planning.targets import match_names, new_widths
 from ckgrow.planning.widening import widen
 from ckgrow.random import Draw
-from ckgrow.shapes import infer_shapes
 from ckgrow.spec import DeepenStep, Spec, WidenStep
 
 EVERY_STEP_RESTS_ON = ("order", "BatchNorm of each layer")
@@ -132,7 +131,7 @@ def make_plan(teacher: Loaded, spec: Spec) -> Plan:
         else:
             draft, report = _deepen(draft, step, draw, teacher)
         reports.append(report)
-    infer_shapes(draft.graph, draft.header)
+    _ = draft.shapes  # raises where tensors and graph no longer fit, and is kept for the sizes
     return Plan(teacher, spec, start, draft, tuple(reports))
 
 
@@ -228,13 +227,11 @@ def _meant(
 def _padding_warnings(draft: Draft, groups: tuple[str, ...], teacher: Loaded) -> list[str]:
     """Where zero channels stand beside widened ones, keys do not tell on which side."""
     grouping = draft.grouping
+    pads = [node.output for node in draft.graph.nodes if node.op == "Pad"]
     padded = [
         name
         for name in groups
-        if any(
-            node.op == "Pad" and grouping.holds(node.output, grouping.groups[name])
-            for node in draft.graph.nodes
-        )
+        if any(grouping.holds(value, grouping.groups[name]) for value in pads)
     ]
     return [
         f"{', '.join(padded)}: shortcuts without parameters are taken to put {each.value}; if "
