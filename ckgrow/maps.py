@@ -16,6 +16,12 @@ import numpy as np
 ZERO = -1
 _FIRST_FRESH = -2
 
+
+def fresh(units: Iterable[int] | np.ndarray) -> np.ndarray:
+    """The encoded sources ``fresh(k)`` of units k."""
+    return _FIRST_FRESH - np.asarray(units, dtype=np.int64)
+
+
 _MOST_CODED = 1 << 24
 
 Run = tuple[str, int, int]
@@ -32,6 +38,11 @@ class ChannelMap:
     def identity(width: int) -> ChannelMap:
         """Every channel from itself."""
         return ChannelMap(width, np.arange(width, dtype=np.int64))
+
+    @staticmethod
+    def with_fresh(width: int, count: int) -> ChannelMap:
+        """Every channel from itself, then ``count`` fresh units."""
+        return ChannelMap(width, np.concatenate([np.arange(width), fresh(np.arange(count))]))
 
     @staticmethod
     def of(width: int, sources: Iterable[int]) -> ChannelMap:
@@ -73,6 +84,23 @@ class ChannelMap:
         """Number of fresh units: one more than the highest k."""
         lowest = int(self.sources.min(initial=ZERO))
         return max(0, _FIRST_FRESH - lowest + 1)
+
+    @cached_property
+    def fresh_units(self) -> np.ndarray:
+        """For each student channel the k of ``fresh(k)``, -1 for other sources."""
+        return np.where(self.sources <= _FIRST_FRESH, _FIRST_FRESH - self.sources, -1)
+
+    @property
+    def has_zeros(self) -> bool:
+        """Whether any channel is identically zero."""
+        return bool((self.sources == ZERO).any())
+
+    def with_zeros_as_fresh(self) -> ChannelMap:
+        """The map with a fresh unit of its own for every channel that was zero."""
+        zeros = np.flatnonzero(self.sources == ZERO)
+        sources = self.sources.copy()
+        sources[zeros] = _FIRST_FRESH - self.fresh_count - np.arange(len(zeros))
+        return ChannelMap(self.width, sources)
 
     @cached_property
     def counts(self) -> np.ndarray:

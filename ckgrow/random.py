@@ -49,6 +49,14 @@ class Stream:
         return np.minimum((self.uniform(0, count) * below).astype(np.int64), below - 1)
 
 
+def even_choice(population: int, count: int, stream: Stream) -> np.ndarray:
+    """``count`` numbers below ``population``, each as often as any other: whole rounds, then a
+    choice without repetition."""
+    rounds, rest = divmod(count, population)
+    whole = np.tile(np.arange(population), rounds)
+    return np.concatenate([whole, stream.choose(population, rest)])
+
+
 @dataclass(frozen=True)
 class Draw:
     """Where randomness of one step comes from."""

@@ -35,6 +35,7 @@ FLOORS = (
     {"coupling", "execute", "files", "recognition", "verdict"},
     {"groups", "publishing"},
     {"drafts"},
+    {"growth"},
     {"methods", "provenance"},
     {"loading"},
     {"fitting", "planning"},

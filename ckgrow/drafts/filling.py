@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
 
 from ckgrow.graph import Node
 from ckgrow.header import TensorSpec
-from ckgrow.random import Draw
+from ckgrow.ops import rule
+from ckgrow.random import Draw, Stream
 from ckgrow.recipes import Drawn, Filled, Recipe, Statistic
-
-Fill = Literal["match-std", "he", "xavier", "zeros", "copy"]
+from ckgrow.spec.steps import Fill
 
 
 def fresh_tensor(
@@ -25,10 +24,9 @@ def fresh_tensor(
 ) -> Recipe:
     """A tensor for a new layer that is modelled on an old one.
 
-    ``copy`` takes the model's values where shapes allow. Otherwise weights are drawn: with the
-    model's own standard deviation (``match-std``; He's where that is 0), with He's
-    sqrt(2 / fan_in) or Xavier's sqrt(2 / (fan_in + fan_out)); BatchNorm starts with gamma at the
-    mean of the model's, beta 0, mean 0 and var 1; biases and whatever no node reads are 0.
+    ``copy`` takes the model's values where shapes allow. Otherwise weights are drawn
+    (:func:`fresh_weight`); BatchNorm starts with gamma at the mean of the model's, beta 0, mean 0
+    and var 1; biases and whatever no node reads are 0.
     """
     if fill == "copy" and model.spec == spec:
         return model
@@ -36,20 +34,39 @@ def fresh_tensor(
         if key not in node.inputs:
             continue
         role = node.inputs.index(key)
-        if node.op == "BatchNormalization":
-            gamma = Statistic("mean", model, model_key)
-            return Filled(spec, (gamma, 0.0, 0.0, 1.0)[role - 1])
-        if role == 1 and len(spec.shape) >= 2 and fill != "zeros":
-            return Drawn(spec, draw.stream("fresh", key), _deviation(spec, model, model_key, fill))
+        if rule(node.op).makes_channels and role == 1:
+            stream = draw.stream("fresh", key)
+            return fresh_weight(spec, stream, model, model_key, fill, _rows_of(node))
+        entry = rule(node.op).entries.get(role, 0.0)
+        return Filled(spec, Statistic("mean", model, model_key) if entry == "mean" else entry)
     return Filled(spec, 0.0)
 
 
-def _deviation(spec: TensorSpec, model: Recipe, model_key: str, fill: Fill) -> float | Statistic:
-    taps = math.prod(spec.shape[2:])
-    fan_in, fan_out = spec.shape[1] * taps, spec.shape[0] * taps
+def fresh_weight(
+    spec: TensorSpec, stream: Stream, model: Recipe, model_key: str, fill: Fill, rows: int
+) -> Recipe:
+    """Weights drawn with the model's own standard deviation (``match-std``, and for want of a
+    copy; He's where that is 0), with He's sqrt(2 / fan_in) or Xavier's
+    sqrt(2 / (fan_in + fan_out)); fans are the model's. ``rows`` is the dimension of the outputs.
+    """
+    if fill == "zeros":
+        return Filled(spec, 0.0)
+    return Drawn(spec, stream, deviation(model, model_key, fill, rows))
+
+
+def deviation(model: Recipe, model_key: str, fill: Fill, rows: int = 0) -> float | Statistic:
+    """The deviation of fresh weights beside, or modelled on, the weight ``model``."""
+    shape = model.spec.shape
+    taps = math.prod(shape[2:])
+    fan_in, fan_out = shape[1 - rows] * taps, shape[rows] * taps
     he = math.sqrt(2.0 / max(fan_in, 1))
     if fill == "he":
         return he
     if fill == "xavier":
         return math.sqrt(2.0 / max(fan_in + fan_out, 1))
     return Statistic("deviation", model, model_key, otherwise=he)
+
+
+def _rows_of(node: Node) -> int:
+    """The dimension of a layer's weight that makes its outputs."""
+    return 0 if node.op == "Conv" or node.get("transB", 0) else 1

@@ -1,7 +1,7 @@
 """Growth methods, one file each; a new file here is found by itself.
 
-A module offers ``METHODS``: objects of the three kinds in ``ckgrow.methods.method``, one kind for
-each thing that can grow (channels, a layer's place, a stage).
+A method's module offers ``METHODS``: objects of the three kinds in ``ckgrow.methods.method``, one
+kind for each thing that can grow (channels, a layer's place, a stage).
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ def methods() -> tuple[Method, ...]:
     """Every method, by file name."""
     found: list[Method] = []
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda entry: entry.name):
-        if module.name != "method":
-            found.extend(importlib.import_module(f"{__name__}.{module.name}").METHODS)
+        found.extend(getattr(importlib.import_module(f"{__name__}.{module.name}"), "METHODS", ()))
     return tuple(found)
 
 

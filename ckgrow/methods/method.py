@@ -15,14 +15,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ckgrow.graph import Graph, Node
 from ckgrow.groups import Group, Grouping
+from ckgrow.growth.axis import Growing, GrownAxis
+from ckgrow.growth.fresh import fresh_rows, with_fresh_entries
+from ckgrow.growth.placement import Placement
 from ckgrow.maps import ChannelMap
+from ckgrow.ops import rule
 from ckgrow.random import Draw, Stream
-from ckgrow.recipes import Recipe, Taken
+from ckgrow.recipes import Placed, Recipe
 
 if TYPE_CHECKING:
     from ckgrow.drafts.blocks import Block
@@ -34,32 +37,27 @@ Preserves = Literal["exact", "rounded", "eval", "approximate", "no"]
 STRENGTH: tuple[Preserves, ...] = ("exact", "rounded", "eval", "approximate", "no")
 
 
-@dataclass(frozen=True)
-class Part:
-    """One segment of a grown axis: ``map`` over its channels, each standing ``inner`` times."""
+class Method(ABC):
+    """What all methods have.
 
-    label: str
-    inner: int
-    map: ChannelMap
-
-
-@dataclass(frozen=True)
-class GrownAxis:
-    """An axis before and after, segment by segment."""
-
-    parts: tuple[Part, ...]
-
-    @cached_property
-    def map(self) -> ChannelMap:
-        """The map over the entries of the whole axis."""
-        return ChannelMap.concat([part.map.repeat(part.inner) for part in self.parts])
-
-
-class WidenMethod(ABC):
-    """A way to make layers wider."""
+    ``options`` are the keys of a step that it reads, besides those of every step of its verb;
+    others are refused, so that no key is without effect.
+    """
 
     name: str
-    verb: ClassVar[str] = "widen"
+    verb: ClassVar[str]
+    options: ClassVar[frozenset[str]] = frozenset()
+
+
+class WidenMethod(Method):
+    """A way to make layers wider.
+
+    Where a method says nothing else, copies are copied, and what is fresh starts from the step's
+    ``fill``; ``placement`` is where new channels stand if the step does not say.
+    """
+
+    verb = "widen"
+    placement: ClassVar[Placement] = "end"
 
     @abstractmethod
     def preserves(self, step: WidenStep) -> Preserves:
@@ -75,36 +73,30 @@ class WidenMethod(ABC):
         """What the user should know; raises SpecError where the method cannot apply."""
         return []
 
+    def obstacle(self, width: int, target: int) -> str:
+        """Why a run of ``width`` channels cannot become ``target``, "" when it can."""
+        return ""
+
     @abstractmethod
     def channel_map(self, width: int, target: int, stream: Stream, step: WidenStep) -> ChannelMap:
-        """Sources of ``target`` channels grown from one run of ``width``."""
+        """Sources of ``target`` channels grown from one run: its own, then the new ones."""
 
-    @abstractmethod
-    def rows(
-        self, source: Recipe, dim: int, axis: GrownAxis, tensor: str, draw: Draw, step: WidenStep
-    ) -> Recipe:
+    def rows(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
         """The weight whose rows make the channels of ``axis``."""
+        return Placed(source, at.dim, (axis.map,), fresh_rows(source, axis, at))
 
-    def bias(
-        self, source: Recipe, dim: int, axis: GrownAxis, tensor: str, draw: Draw, step: WidenStep
-    ) -> Recipe:
+    def bias(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
         """The bias that belongs to such rows."""
-        return self.channel(source, dim, axis)
+        return self.channel(source, axis, at)
 
-    def channel(self, source: Recipe, dim: int, axis: GrownAxis) -> Recipe:
+    def channel(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
         """A tensor with one entry per channel: it follows the sources."""
-        return Taken(source, dim, axis.map.sources)
+        if rule(at.node.op).makes_channels and at.position == 1:  # kernels of single channels
+            return self.rows(source, axis, at)
+        return with_fresh_entries(source, axis, at)
 
     @abstractmethod
-    def columns(
-        self,
-        source: Recipe,
-        dim: int,
-        runs: tuple[GrownAxis, ...],
-        tensor: str,
-        draw: Draw,
-        step: WidenStep,
-    ) -> Recipe:
+    def columns(self, source: Recipe, runs: tuple[GrownAxis, ...], at: Growing) -> Recipe:
         """The weight whose columns read the channels; one axis per convolution group."""
 
 
@@ -123,15 +115,14 @@ class Insertion:
     warnings: tuple[str, ...] = ()
 
 
-class LayerMethod(ABC):
+class LayerMethod(Method):
     """A way to insert a layer behind a layer.
 
     ``rests_on`` are the facts (of :class:`ckgrow.architecture.Assumption`) that its exactness
     needs; it is refused while one of them is a mere default.
     """
 
-    name: str
-    verb: ClassVar[str] = "deepen a layer"
+    verb = "deepen a layer"
     rests_on: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -144,15 +135,24 @@ class LayerMethod(ABC):
         """
 
 
-class BlockMethod(ABC):
+@dataclass(frozen=True)
+class Filling:
+    """What a block method makes: a recipe for every tensor of the block."""
+
+    recipes: Mapping[str, Recipe]
+    preserves: Preserves
+    warnings: tuple[str, ...] = ()
+
+
+class BlockMethod(Method):
     """A way to fill a new residual block that is modelled on an old one."""
 
-    name: str
-    verb: ClassVar[str] = "deepen a stage"
+    verb = "deepen a stage"
     rests_on: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def fill(
-        self, block: Block, draft: Draft, draw: Draw, step: DeepenStep
-    ) -> tuple[Mapping[str, Recipe], Preserves, tuple[str, ...]]:
-        """Recipes of every tensor of the block, what they preserve, and warnings."""
+    def fill(self, block: Block, draft: Draft, draw: Draw, step: DeepenStep) -> Filling:
+        """Recipes of every tensor of the block.
+
+        Raises SpecError where the method cannot apply, saying why and what would.
+        """

@@ -26,11 +26,13 @@ import numpy as np
 from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
 from ckgrow.groups import Group, Grouping
+from ckgrow.growth.axis import Growing, GrownAxis
+from ckgrow.growth.noise import disturbed_rows, noise_of, zero_sum_noise
 from ckgrow.maps import ChannelMap
-from ckgrow.methods.method import GrownAxis, Preserves, WidenMethod
+from ckgrow.methods.method import Preserves, WidenMethod
 from ckgrow.ops import rule
-from ckgrow.random import Draw, Stream
-from ckgrow.recipes import Disturbance, Divided, Noised, Recipe, Scaled, Statistic, Taken
+from ckgrow.random import Draw, Stream, even_choice
+from ckgrow.recipes import Divided, Recipe, Scaled
 
 if TYPE_CHECKING:
     from ckgrow.spec import WidenStep
@@ -44,10 +46,12 @@ class Net2Wider(WidenMethod):
     """Copies of units whose outgoing weights are divided."""
 
     name = "net2wider"
+    options = frozenset({"split", "copies", "noise", "rescale"})
 
     def preserves(self, step: WidenStep) -> Preserves:
         """Exact, unless gaussian noise disturbs the copies."""
-        return "approximate" if step.noise and step.noise.kind == "gaussian" else "exact"
+        noise = noise_of(step)
+        return "approximate" if noise and noise.kind == "gaussian" else "exact"
 
     def rests_on(self, step: WidenStep) -> tuple[str, ...]:
         """Rescaled units rely on f(a x) = a f(x)."""
@@ -59,7 +63,7 @@ class Net2Wider(WidenMethod):
         """Copies that nothing tells apart; SpecError for rescaling where it is not allowed."""
         if step.rescale is not None:
             _check_rescale(step, group, graph, grouping)
-        if step.split != "uniform" or step.noise is not None:
+        if step.split != "uniform" or noise_of(step) is not None:
             return []
         if any(graph.node(name).op == "Dropout" for name in grouping.readers(graph, group)):
             return []
@@ -74,52 +78,34 @@ class Net2Wider(WidenMethod):
         if step.copies == "random":
             copies = stream.integers(width, extra)
         else:
-            rounds, rest = divmod(extra, width)
-            whole = np.tile(np.arange(width), rounds)
-            copies = np.concatenate([whole, stream.choose(width, rest)])
+            copies = even_choice(width, extra, stream)
         return ChannelMap(width, np.concatenate([np.arange(width), copies]))
 
-    def rows(
-        self, source: Recipe, dim: int, axis: GrownAxis, tensor: str, draw: Draw, step: WidenStep
-    ) -> Recipe:
+    def rows(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
         """U'[k, j] = U[k, g(j)], disturbed by gaussian noise on all copies but the first."""
-        copied: Recipe = Taken(source, dim, axis.map.sources)
-        if step.noise and step.noise.kind == "gaussian":
-            deviation = Statistic("deviation", source, tensor)
+        copied = super().rows(source, axis, at)
+        noise = noise_of(at.step)
+        if noise and noise.kind == "gaussian":
             again = axis.map.ranks > 0
-            stream = draw.stream("gaussian", tensor)
-            copied = Noised(copied, dim, again, stream, deviation, step.noise.scale)
-        return _rescaled(copied, dim, axis, step)
+            copied = disturbed_rows(copied, source, at, again, noise)
+        return _rescaled(copied, axis, at)
 
-    def bias(
-        self, source: Recipe, dim: int, axis: GrownAxis, tensor: str, draw: Draw, step: WidenStep
-    ) -> Recipe:
+    def bias(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
         """Copied, and rescaled with its row."""
-        return _rescaled(self.channel(source, dim, axis), dim, axis, step)
+        return _rescaled(self.channel(source, axis, at), axis, at)
 
-    def columns(
-        self,
-        source: Recipe,
-        dim: int,
-        runs: tuple[GrownAxis, ...],
-        tensor: str,
-        draw: Draw,
-        step: WidenStep,
-    ) -> Recipe:
+    def columns(self, source: Recipe, runs: tuple[GrownAxis, ...], at: Growing) -> Recipe:
         """W'[j, h] = W[g(j), h] * share(h, j)."""
-        noise = None
-        if step.noise and step.noise.kind == "zero-sum":
-            deviation = Statistic("deviation", source, tensor)
-            noise = Disturbance(draw.stream("zero-sum", tensor), deviation, step.noise.scale)
+        split = at.step.split
         return Divided(
             source,
-            dim,
+            at.dim,
             tuple(run.map for run in runs),
-            step.split,
-            tuple(_weights(run, draw) for run in runs) if step.split == "per-channel" else (),
-            draw.stream("shares", tensor),
-            noise,
-            1.0 if step.rescale is None else 1.0 / step.rescale,
+            split,
+            tuple(_weights(run, at.draw) for run in runs) if split == "per-channel" else (),
+            at.stream("shares"),
+            zero_sum_noise(noise_of(at.step), source, split, runs[0].map, at),
+            1.0 if at.step.rescale is None else 1.0 / at.step.rescale,
         )
 
 
@@ -132,17 +118,18 @@ def _weights(axis: GrownAxis, draw: Draw) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _rescaled(source: Recipe, dim: int, axis: GrownAxis, step: WidenStep) -> Recipe:
+def _rescaled(source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
     """Rows of copied units times ``rescale``; their columns are multiplied by its inverse."""
-    if step.rescale is None:
+    rescale, where = at.step.rescale, at.step.where
+    if rescale is None:
         return source
     if source.spec.dtype == "float16":
         raise SpecError(
-            f"{step.where}: rescale would round small weights in float16, whose smallest numbers "
+            f"{where}: rescale would round small weights in float16, whose smallest numbers "
             "are within reach; leave it out, or convert the teacher to float32 first"
         )
     sources = axis.map.sources
-    return Scaled(source, dim, np.where(axis.map.counts[sources] > 1, step.rescale, 1.0))
+    return Scaled(source, at.dim, np.where(axis.map.counts[sources] > 1, rescale, 1.0))
 
 
 def _check_rescale(step: WidenStep, group: Group, graph: Graph, grouping: Grouping) -> None:

@@ -10,14 +10,12 @@ block learns from the first step on: gamma first, then what stands before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ckgrow.drafts.blocks import Block
 from ckgrow.drafts.draft import Draft
 from ckgrow.drafts.filling import fresh_tensor
 from ckgrow.errors import SpecError
 from ckgrow.graph import Node
-from ckgrow.methods.method import BlockMethod, Preserves
+from ckgrow.methods.method import BlockMethod, Filling
 from ckgrow.ops import rule
 from ckgrow.random import Draw
 from ckgrow.recipes import Filled, Recipe
@@ -28,11 +26,10 @@ class ZeroInit(BlockMethod):
     """A block in the stage's own layout that adds nothing yet."""
 
     name = "zero-init"
+    options = frozenset({"fill"})
     rests_on = ("activation",)
 
-    def fill(
-        self, block: Block, draft: Draft, draw: Draw, step: DeepenStep
-    ) -> tuple[Mapping[str, Recipe], Preserves, tuple[str, ...]]:
+    def fill(self, block: Block, draft: Draft, draw: Draw, step: DeepenStep) -> Filling:
         """Zeros at the end of the branch; the rest by ``step.fill``."""
         silent = _silencing_tensors(_ending_layer(block, step))
         recipes: dict[str, Recipe] = {}
@@ -49,7 +46,7 @@ class ZeroInit(BlockMethod):
             warnings = (
                 f"{block.path}: with fill: zeros the whole branch is zero and cannot learn",
             )
-        return recipes, "exact", warnings
+        return Filling(recipes, "exact", warnings)
 
 
 def _ending_layer(block: Block, step: DeepenStep) -> Node:

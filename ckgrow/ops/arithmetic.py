@@ -6,12 +6,12 @@ that spans the channels follows them; anything of size 1 is broadcast and leaves
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ckgrow.axes import Axis, Dim
-from ckgrow.graph import Node, Shape
-from ckgrow.ops.rule import Coupling, Rule, Site
+from ckgrow.graph import Constant, Node, Shape
+from ckgrow.ops.rule import Coupling, Entry, Rule, Site
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,8 @@ class Arithmetic(Rule):
     def __init__(self, op: str, *, additive: bool = False) -> None:
         super().__init__(op)
         self.homogeneous = additive
+        entry: Entry = 0.0 if additive else "mean"
+        self.entries = {0: entry, 1: entry}  # type: ignore[misc]  # one rule serves four ops
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
         a, b = site.shape(0), site.shape(1)
@@ -83,6 +85,16 @@ class Arithmetic(Rule):
             spans = axis is not None and size == coupling.atoms.length(axis) and size > 1
             dims.append(Dim("channel", axis) if spans and axis is not None else None)
         coupling.use(site.node, site.node.inputs[index], tuple(dims))
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        """x y = 0, and x + y = 0 where y is zero too: as another term of the same channels is,
+        and new entries of a parameter, but not the entries of a constant."""
+        if node.op == "Mul":
+            return True
+        if node.op == "Div":
+            return node.inputs[1] in constants
+        added = [constants[name] for name in node.inputs if name in constants]
+        return not any(any(constant.values) for constant in added)
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         import torch

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from ckgrow.axes import Dim
-from ckgrow.graph import Node, Shape
-from ckgrow.ops.rule import Coupling, Rule, Site, elements
+from ckgrow.graph import Constant, Node, Shape
+from ckgrow.ops.rule import Coupling, Entry, Rule, Site, elements
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,7 @@ class BatchNormalization(Rule):
     """BatchNormalization(x, gamma, beta, mean, var)."""
 
     op = "BatchNormalization"
+    entries: ClassVar[Mapping[int, Entry]] = {1: "mean", 2: 0.0, 3: 0.0, 4: 1.0}
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
         for index, name in enumerate(site.node.inputs[1:5], start=1):
@@ -34,6 +35,9 @@ class BatchNormalization(Rule):
         for name in site.node.inputs[1:5]:
             coupling.use(site.node, name, (Dim("channel", axis),))
         coupling.set(site.node.output, coupling.axes(site.node.inputs[0]))
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return True
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         return 2 * elements(outputs[0])

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ckgrow.axes import Axis, Dim
 from ckgrow.graph import Constant, Node, Shape
-from ckgrow.ops.rule import Coupling, Growth, Rule, Site, elements
+from ckgrow.ops.rule import Coupling, Entry, Growth, Rule, Site, elements
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,7 @@ class Conv(Rule):
 
     op = "Conv"
     makes_channels = True
+    entries: ClassVar[Mapping[int, Entry]] = {2: 0.0}
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
         x, weight = site.shape(0), site.sizes(1, 0)
@@ -65,6 +66,9 @@ class Conv(Rule):
             coupling.use(node, weight, (Dim("rows", made), Dim("columns", source, group), *rest))
             coupling.use(node, node.input(2), (Dim("channel", made),))
         coupling.set(node.output, (None, made, *rest))
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return True
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
         group = site.node.get("group", 1)

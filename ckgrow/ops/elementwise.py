@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from ckgrow.axes import Dim
-from ckgrow.graph import Node, Shape
-from ckgrow.ops.rule import Coupling, Rule, Site, elements
+from ckgrow.graph import Constant, Node, Shape
+from ckgrow.ops.rule import Coupling, Entry, Rule, Site, elements
 
 if TYPE_CHECKING:
     import torch
@@ -21,10 +21,17 @@ class Elementwise(Rule):
     elementwise = True
 
     def __init__(
-        self, op: str, function: Function, *, idempotent: bool = False, homogeneous: bool = False
+        self,
+        op: str,
+        function: Function,
+        *,
+        idempotent: bool = False,
+        homogeneous: bool = False,
+        zero: bool = True,
     ) -> None:
         super().__init__(op)
         self._function = function
+        self._zero = zero
         self.idempotent = idempotent
         self.homogeneous = homogeneous
 
@@ -33,6 +40,9 @@ class Elementwise(Rule):
 
     def couple(self, site: Site, coupling: Coupling) -> None:
         coupling.set(site.node.output, coupling.axes(site.node.inputs[0]))
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return self._zero
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         return (self._function(node, inputs[0]),)
@@ -54,6 +64,11 @@ class Clip(Elementwise):
     def __init__(self) -> None:
         super().__init__("Clip", lambda _, x: x, idempotent=True)
 
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        low, high = (constants.get(node.input(index)) for index in (1, 2))
+        above = low is None or low.values[0] <= 0
+        return above and (high is None or high.values[0] >= 0)
+
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         x, *bounds = inputs
         names = [name for name in node.inputs[1:] if name]
@@ -67,6 +82,7 @@ class PRelu(Rule):
 
     op = "PRelu"
     homogeneous = True
+    entries: ClassVar[Mapping[int, Entry]] = {1: "mean"}
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
         return (site.shape(),)
@@ -82,6 +98,9 @@ class PRelu(Rule):
             raise site.fail(f"slope of shape {list(sizes)} is not one per channel")
         coupling.use(site.node, slope, tuple(dims))
         coupling.set(site.node.output, coupling.axes(value))
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return True
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         return 2 * elements(outputs[0])
@@ -136,14 +155,14 @@ RULES = (
     Elementwise("Elu", _elu),
     Elementwise("Selu", _functional("selu")),
     Elementwise("Gelu", _gelu),
-    Elementwise("Sigmoid", lambda _, x: x.sigmoid()),
-    Elementwise("HardSigmoid", _hard_sigmoid),
+    Elementwise("Sigmoid", lambda _, x: x.sigmoid(), zero=False),
+    Elementwise("HardSigmoid", _hard_sigmoid, zero=False),
     Elementwise("HardSwish", _functional("hardswish")),
     Elementwise("Mish", _functional("mish")),
-    Elementwise("Softplus", _functional("softplus")),
+    Elementwise("Softplus", _functional("softplus"), zero=False),
     Elementwise("Softsign", _functional("softsign")),
     Elementwise("Tanh", lambda _, x: x.tanh()),
     Elementwise("Erf", lambda _, x: x.erf()),
-    Elementwise("Exp", lambda _, x: x.exp()),
+    Elementwise("Exp", lambda _, x: x.exp(), zero=False),
     Elementwise("Sqrt", lambda _, x: x.sqrt()),
 )

@@ -8,12 +8,12 @@ nothing that a growth could follow yet: it fixes the channels of both.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from ckgrow.axes import Axis, Dim
-from ckgrow.graph import Node, Shape
-from ckgrow.ops.rule import Coupling, Rule, Site, elements
+from ckgrow.graph import Constant, Node, Shape
+from ckgrow.ops.rule import Coupling, Entry, Rule, Site, elements
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,7 @@ class Gemm(Rule):
 
     op = "Gemm"
     makes_channels = True
+    entries: ClassVar[Mapping[int, Entry]] = {2: 0.0}
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
         x, weight = site.shape(0), site.sizes(1, 0)
@@ -54,6 +55,9 @@ class Gemm(Rule):
             if last is None:
                 coupling.atoms.fix(made, f"{node.name!r} has one bias for all outputs")
         coupling.set(node.output, (None, made))
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return True
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         bias = elements(outputs[0]) if site.node.input(2) else 0
@@ -101,6 +105,9 @@ class MatMul(Rule):
             coupling.atoms.fix(summed_axis, f"{site.node.name!r} multiplies it by a constant")
         axes[summed] = None
         coupling.set(site.node.output, tuple(axes))
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return True
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         inner = site.shape(0)[-1]

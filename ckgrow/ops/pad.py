@@ -55,6 +55,10 @@ class Pad(Layout):
             axes[dim] = (*sides[0], *axis, *sides[1])
         coupling.set(site.node.output, tuple(axes))
 
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        value = constants.get(node.input(2))
+        return value is None or not any(value.values)
+
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
         pads = list(site.ints(1) or ())
         rank = len(site.shape())

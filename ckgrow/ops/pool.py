@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ckgrow.graph import Node, Shape
+from ckgrow.graph import Constant, Node, Shape
 from ckgrow.ops.conv import window
 from ckgrow.ops.rule import Coupling, Rule, Site, elements
 
@@ -34,6 +34,9 @@ class Pool(Rule):
 
     def couple(self, site: Site, coupling: Coupling) -> None:
         coupling.set(site.node.output, coupling.axes(site.node.inputs[0]))
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return True
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         taps: int = math.prod(site.node.get("kernel_shape", (1,)))
@@ -105,6 +108,9 @@ class GlobalAveragePool(Rule):
         axes = coupling.axes(site.node.inputs[0])
         coupling.set(site.node.output, (*axes[:2], *(None for _ in axes[2:])))
 
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return True
+
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         return elements(site.shape())
 
@@ -151,6 +157,9 @@ class ReduceMean(Rule):
             if keep or dim not in dims
         )
         coupling.set(site.node.output, made)
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return True
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         return elements(site.shape())

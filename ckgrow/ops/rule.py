@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from ckgrow.axes import Atoms, Axis, Dim
 from ckgrow.errors import GraphError
@@ -116,6 +116,10 @@ class Growth(Protocol):
         ...
 
 
+Entry = float | Literal["mean"]
+"""What a new channel's entry of a per-channel tensor starts from: a number, or the others' mean."""
+
+
 class Rule(ABC):
     """The rule of one op.
 
@@ -131,6 +135,7 @@ class Rule(ABC):
     elementwise = False
     makes_channels = False
     channel_dim = 1
+    entries: ClassVar[Mapping[int, Entry]] = {}
 
     def __init__(self, op: str = "") -> None:
         if op:
@@ -143,6 +148,11 @@ class Rule(ABC):
     @abstractmethod
     def couple(self, site: Site, coupling: Coupling) -> None:
         """States the axes of the outputs and how parameters follow them."""
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        """Whether a channel that is zero everywhere is so behind the node, given that new entries
+        of parameters are as :attr:`entries` says. No promise by default."""
+        return False
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
         """The node after growth, and new constants by input position."""
@@ -166,6 +176,9 @@ class Layout(Rule):
     """An op without arithmetic: it costs nothing, and scaling passes through."""
 
     homogeneous = True
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return True
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         return 0

@@ -113,11 +113,11 @@ def deepen_stage(
         old = [shift(path) for path in old]
         new = numbered(container, number + 1)
         block = model_block(draft, tuple(old), paths[behind], new, step.where)
-        recipes, preserves, told = method.fill(block, draft, draw, step)
+        filled = method.fill(block, draft, draw, step)
         layers = [node for node in block.nodes if rule(node.op).makes_channels]
         draft = draft.with_changes(
             graph=_spliced(draft.graph, block.input, block.nodes),
-            recipes={**draft.recipes, **recipes},
+            recipes={**draft.recipes, **filled.recipes},
             origins={
                 **draft.origins,
                 **{n.name: _fresh(block.specs[n.inputs[1]].shape[0]) for n in layers},
@@ -126,7 +126,8 @@ def deepen_stage(
         paths.insert(behind + 1, new)
         added.append(new)
         shifts.append(shift)
-        warnings.extend(told)
+        warnings.extend(filled.warnings)
+        preserves = filled.preserves
     return Deepened(draft, preserves, 0.0, tuple(warnings), tuple(added), tuple(shifts))
 
 

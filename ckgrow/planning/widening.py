@@ -11,14 +11,16 @@ import numpy as np
 from ckgrow.axes import Axis, Dim
 from ckgrow.coupling import Coupled, Use
 from ckgrow.drafts.draft import Draft, Origin
-from ckgrow.errors import CheckpointError
+from ckgrow.errors import CheckpointError, SpecError
 from ckgrow.graph import Constant, Graph, Node
-from ckgrow.groups import Grouping
+from ckgrow.groups import Group, Grouping
+from ckgrow.growth.axis import Growing, GrownAxis, Part
+from ckgrow.growth.placement import placed
 from ckgrow.maps import ChannelMap
-from ckgrow.methods.method import GrownAxis, Part, WidenMethod
+from ckgrow.methods.method import WidenMethod
 from ckgrow.names import shown
 from ckgrow.ops import Site, rule
-from ckgrow.random import Draw
+from ckgrow.random import Draw, Stream, even_choice
 from ckgrow.recipes import Recipe
 from ckgrow.spec import WidenStep
 
@@ -114,8 +116,8 @@ class Widened:
     def _part(self, atom: int, inner: int) -> Part:
         part = self.maps.get(atom)
         if part is None:
-            return Part("", inner, ChannelMap.identity(self._count(atom)))
-        return Part(part.label, inner, part.map)
+            return Part.unchanged(self._count(atom), inner)
+        return replace(part, inner=inner)
 
 
 def _atom_maps(
@@ -128,13 +130,45 @@ def _atom_maps(
     maps: dict[int, Part] = {}
     for name, target in targets.items():
         group = grouping.groups[name]
+        _check_width(group, target, method, step)
         for run, atom in enumerate(group.atoms):
             label = f"{name}/{run}"
             width = grouping.coupled.counts[atom]
             stream = draw.stream("map", label)
             grown = method.channel_map(width, target // group.runs, stream, step)
-            maps[atom] = Part(label, 1, grown)
+            grown = placed(grown, step.placement or method.placement)
+            models = _models(grown, draw.stream("model", label))
+            maps[atom] = Part(label, 1, grown, models)
     return maps
+
+
+def _check_width(group: Group, target: int, method: WidenMethod, step: WidenStep) -> None:
+    """SpecError, with the nearest widths that work, where the method cannot make this one."""
+    runs, width = group.runs, group.width // group.runs
+    obstacle = method.obstacle(width, target // runs)
+    if not obstacle:
+        return
+    per_run = target // runs
+    near = [
+        next((n * runs for n in numbers if not method.obstacle(width, n)), None)
+        for numbers in (range(per_run, width, -1), range(per_run, per_run + 2 * width + 2))
+    ]
+    nearest = " and ".join(str(number) for number in near if number is not None)
+    groups = f" ({runs} groups of {width})" if runs > 1 else ""
+    raise SpecError(
+        f"{step.where}: {method.name} {obstacle}; {group.name} has {group.width} channels{groups} "
+        f"and cannot become {target}; the nearest that work are {nearest}"
+    )
+
+
+def _models(grown: ChannelMap, stream: Stream) -> np.ndarray:
+    """For each student channel one of the teacher's: its own, or one chosen for what is new."""
+    if not grown.width:
+        return np.zeros(len(grown), np.int64)
+    every = grown.with_zeros_as_fresh()
+    chosen = even_choice(grown.width, every.fresh_count, stream)
+    units = every.fresh_units
+    return np.where(units >= 0, chosen[units] if len(chosen) else 0, grown.sources)
 
 
 @dataclass(frozen=True)
@@ -150,37 +184,43 @@ class _Rewriting:
         for wanted in (("rows", "channel"), ("columns",)):
             for dim, follows in enumerate(use.dims):
                 if follows and follows.role in wanted and self.widened.touches(follows.axis):
-                    recipe = self._along(recipe, dim, follows, use.tensor)
+                    recipe = self._along(recipe, dim, follows, use)
         return recipe
 
-    def _along(self, recipe: Recipe, dim: int, follows: Dim, tensor: str) -> Recipe:
+    def _along(self, recipe: Recipe, dim: int, follows: Dim, use: Use) -> Recipe:
         method, widened = self.method, self.widened
+        at = Growing(use.tensor, dim, self.node, self.draw, self.step, self._rows(use))
         if follows.role == "channel":
             axis = widened.axis(follows.axis)
-            if self._is_bias(tensor):
-                return method.bias(recipe, dim, axis, tensor, self.draw, self.step)
-            return method.channel(recipe, dim, axis)
+            if rule(self.node.op).makes_channels and at.position == 2:
+                return method.bias(recipe, axis, at)
+            return method.channel(recipe, axis, at)
         if not recipe.spec.is_float:
             raise CheckpointError(
-                f"{shown(tensor)} is {recipe.spec.dtype}: its weights cannot be divided; "
+                f"{shown(use.tensor)} is {recipe.spec.dtype}: its weights cannot be divided; "
                 "leave its layers out of the spec, or convert it to a floating-point dtype"
             )
         if follows.role == "rows":
-            axis = widened.axis(follows.axis)
-            return method.rows(recipe, dim, axis, tensor, self.draw, self.step)
-        runs = widened.runs(follows.axis, follows.blocks)
-        return method.columns(recipe, dim, runs, tensor, self.draw, self.step)
+            return method.rows(recipe, widened.axis(follows.axis), at)
+        return method.columns(recipe, widened.runs(follows.axis, follows.blocks), at)
 
-    def _is_bias(self, tensor: str) -> bool:
-        return rule(self.node.op).makes_channels and tensor == self.node.input(2)
+    def _rows(self, use: Use) -> GrownAxis | None:
+        """The axis of the rows of a weight, where they grow in this step too."""
+        for follows in use.dims:
+            if follows and follows.role == "rows" and self.widened.touches(follows.axis):
+                return self.widened.axis(follows.axis)
+        return None
 
 
 def _grown_constant(constant: Constant, use: Use, widened: Widened) -> Constant:
-    """A constant follows like a per-channel tensor; other roles are fixed by the coupling."""
+    """A constant follows like a per-channel tensor; other roles are fixed by the coupling.
+
+    What is new has the entry of the channel it is modelled on.
+    """
     array = constant.array()
     for dim, follows in enumerate(use.dims):
         if follows is not None and widened.touches(follows.axis):
-            array = np.take(array, widened.axis(follows.axis).map.sources, axis=dim)
+            array = np.take(array, widened.axis(follows.axis).models, axis=dim)
     return Constant.of(array, constant.dtype)
 
 

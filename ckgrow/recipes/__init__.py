@@ -8,23 +8,26 @@ made in tiles. What needs the data itself (a layer's own standard deviation) is 
 Rows are indexes into the first axis; a scalar has the one row 0 and is computed with shape (1,).
 """
 
-from ckgrow.recipes.base import Reading, Recipe, Statistic, history
-from ckgrow.recipes.divided import Disturbance, Divided
+from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic, history
+from ckgrow.recipes.divided import Disturbance, Divided, share_size
 from ckgrow.recipes.perturbed import Noised, Scaled
-from ckgrow.recipes.simple import Drawn, Filled, Stored, Taken, UnitKernel
+from ckgrow.recipes.placed import Placed
+from ckgrow.recipes.simple import Drawn, Filled, Stored, UnitKernel
 
 __all__ = [
     "Disturbance",
     "Divided",
     "Drawn",
     "Filled",
+    "Kept",
     "Noised",
+    "Placed",
     "Reading",
     "Recipe",
     "Scaled",
     "Statistic",
     "Stored",
-    "Taken",
     "UnitKernel",
     "history",
+    "share_size",
 ]

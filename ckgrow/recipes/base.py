@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 
 from ckgrow.header import TensorSpec
+from ckgrow.maps import ChannelMap
 
 
 class Reading(Protocol):
@@ -24,6 +26,10 @@ class Reading(Protocol):
         ...
 
 
+Kept = tuple[np.ndarray, ...]
+"""Where a teacher's tensor stands in a student's: for each axis, an index for each entry."""
+
+
 class Recipe(ABC):
     """One step of making a tensor; ``spec`` is the dtype and shape of the result."""
 
@@ -36,6 +42,10 @@ class Recipe(ABC):
     @abstractmethod
     def describe(self) -> str:
         """This step in a few words, "" for an unchanged tensor."""
+
+    def kept(self) -> Kept | None:
+        """Where the teacher's own tensor stands bit for bit; None where it is not to be found."""
+        return None
 
     def quiet(self) -> Recipe:
         """The same recipe with its noise off."""
@@ -61,6 +71,22 @@ class Statistic:
     def describe(self) -> str:
         """For instance ``the deviation of layer3.1.conv1.weight``."""
         return f"the {self.kind} of {self.label}"
+
+
+def moved(kept: Kept | None, axis: int, runs: Sequence[ChannelMap]) -> Kept | None:
+    """Where what was ``kept`` stands after ``axis`` has followed ``runs``: at the first copies."""
+    if kept is None:
+        return None
+    found: np.ndarray | None = None
+    for run in runs:
+        places = np.full(run.width, -1, np.int64)
+        first = np.flatnonzero((run.ranks == 0) & (run.sources >= 0))
+        places[run.sources[first]] = first
+        index = places[kept[axis]]
+        if (index < 0).any() or (found is not None and not np.array_equal(found, index)):
+            return None
+        found = index
+    return None if found is None else (*kept[:axis], found, *kept[axis + 1 :])
 
 
 def history(recipe: Recipe) -> str:

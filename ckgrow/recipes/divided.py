@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,7 +11,7 @@ import numpy as np
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
 from ckgrow.random import Stream
-from ckgrow.recipes.base import Reading, Recipe, Statistic
+from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic, moved
 from ckgrow.shares import split_exactly
 
 
@@ -28,8 +29,9 @@ class Divided(Recipe):
     """Entries along ``axis`` go to the copies of ``runs``, each copy with a share that sums to one.
 
     ``runs`` has one map per convolution group (one for everything else): rows of group b follow
-    map b. ``split`` is ``unequal``, ``select``, ``uniform``, or ``per-channel``, which takes
-    positive ``weights`` per student channel and run. ``factor`` multiplies what goes to channels
+    map b. ``split`` is ``unequal``, ``select``, ``uniform``, ``per-channel``, which takes
+    positive ``weights`` per student channel and run, or ``diagonal``, by which row r reads copy
+    ``copy_of_row[r]`` modulo the number of copies. ``factor`` multiplies what goes to channels
     that were copied; a power of two, so that nothing rounds.
 
     Axis 0 is allowed for layouts that keep inputs first; there is one run then.
@@ -43,6 +45,7 @@ class Divided(Recipe):
     stream: Stream
     noise: Disturbance | None = None
     factor: float = 1.0
+    copy_of_row: np.ndarray | None = None
     spec: TensorSpec = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +117,11 @@ class Divided(Recipe):
             drawn = np.ones((1, len(copies.map)))
         elif self.split == "per-channel":
             drawn = self.weights[run][None]
+        elif self.split == "diagonal" and self.copy_of_row is not None:
+            counts = copies.present.sum(axis=-1)
+            wanted = self.copy_of_row[rows][:, None] % counts  # "row source"
+            shares = np.arange(copies.table.shape[1]) - (copies.table.shape[1] - counts)[:, None]
+            return (shares == wanted[:, :, None]).astype(np.float64)
         else:
             drawn = -np.log(self.stream.uniform_rows(rows, len(copies.map)))
         table = np.where(copies.present, drawn[:, copies.table], 0.0)
@@ -137,14 +145,37 @@ class Divided(Recipe):
         table -= table.sum(axis=-1, keepdims=True) / counts * copies.present[:, None, :]
         return table * (noise.scale * reading.measure(noise.deviation))
 
+    def kept(self) -> Kept | None:
+        """Where the source is, if nothing was copied."""
+        copied = self.factor != 1.0 or any((run.counts > 1).any() for run in self.runs)
+        return None if copied else moved(self.source.kept(), self.axis, self.runs)
+
     def describe(self) -> str:
         """Names the axis, its two sizes and the split."""
         name = "columns" if self.axis else "rows"
         before, after = (
             len(self.runs) * width for width in (self.runs[0].width, len(self.runs[0]))
         )
-        noise = f", zero-sum noise of {self.noise.scale:g} deviations" if self.noise else ""
+        noise = ""
+        if self.noise is not None:
+            decibels = 20.0 * math.log10(share_size(self.split, self.runs[0]) / self.noise.scale)
+            noise = (
+                f", zero-sum noise of {self.noise.scale:.3g} deviations, "
+                f"signal to noise {decibels:.1f} dB"
+            )
         return f"{name} {before}→{after} divided ({self.split}{noise})"
+
+
+def share_size(split: str, grown: ChannelMap) -> float:
+    """The size of a share (root mean square) of a weight of size 1, over channels with copies."""
+    copies = grown.counts[grown.counts > 1].astype(np.float64)
+    if split == "uniform":
+        squares = copies**-2
+    elif split in ("select", "diagonal"):
+        squares = copies**-1
+    else:  # uniform on the simplex
+        squares = 2.0 / (copies * (copies + 1.0))
+    return float(np.sqrt((squares * copies).sum() / copies.sum())) if len(copies) else 1.0
 
 
 @dataclass(frozen=True)

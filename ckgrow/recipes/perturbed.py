@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ckgrow.header import TensorSpec
 from ckgrow.random import Stream
-from ckgrow.recipes.base import Reading, Recipe, Statistic
+from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic
 
 
 @dataclass(frozen=True, eq=False)
 class Noised(Recipe):
-    """Gaussian noise of ``scale`` times ``deviation`` on the entries ``chosen`` of one axis."""
+    """Gaussian noise of ``scale`` times ``deviation`` on the entries ``chosen`` of one axis.
+
+    ``mean`` is added there too, when it is given. Noise that ``preserves`` the function, since
+    nothing reads those entries yet, stays in the quiet version.
+    """
 
     source: Recipe
     axis: int
@@ -21,6 +27,8 @@ class Noised(Recipe):
     stream: Stream
     deviation: Statistic
     scale: float
+    mean: Statistic | None = None
+    preserves: bool = False
     spec: TensorSpec = field(init=False)
 
     def __post_init__(self) -> None:
@@ -32,6 +40,8 @@ class Noised(Recipe):
         length = int(np.prod(clean.shape[1:], dtype=np.int64))
         noise = self.stream.normal_rows(index, length).reshape(clean.shape)
         noise *= self.scale * reading.measure(self.deviation)
+        if self.mean is not None:
+            noise += reading.measure(self.mean)
         if self.axis == 0:
             noise[~self.chosen[index]] = 0
         else:
@@ -40,11 +50,22 @@ class Noised(Recipe):
 
     def describe(self) -> str:
         """Names the size of the noise."""
-        return f"gaussian noise of {self.scale:g} x {self.deviation.describe()}"
+        mean = " and its mean" if self.mean is not None else ""
+        decibels = -20.0 * math.log10(self.scale)
+        return (
+            f"gaussian noise of {self.scale:g} x {self.deviation.describe()}{mean} "
+            f"(signal to noise {decibels:.1f} dB)"
+        )
+
+    def kept(self) -> Kept | None:
+        """Where the source is, unless noise fell on it."""
+        kept = self.source.kept()
+        return None if kept is None or self.chosen[kept[self.axis]].any() else kept
 
     def quiet(self) -> Recipe:
-        """Without the noise."""
-        return self.source.quiet()
+        """Without the noise, where it changes the function."""
+        source = self.source.quiet()
+        return dataclasses.replace(self, source=source) if self.preserves else source
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +87,11 @@ class Scaled(Recipe):
         place = [1] * values.ndim
         place[self.axis] = len(factors)
         return (values * factors.reshape(place).astype(values.dtype)).astype(values.dtype)
+
+    def kept(self) -> Kept | None:
+        """Where the source is, unless it was scaled."""
+        kept = self.source.kept()
+        return None if kept is None or (self.factors[kept[self.axis]] != 1).any() else kept
 
     def describe(self) -> str:
         """Names the factors."""

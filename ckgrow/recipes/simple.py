@@ -1,14 +1,14 @@
-"""Tensors as they are stored, filled with one value, freshly drawn, or with entries taken."""
+"""Tensors as they are stored, filled with one value, or freshly drawn."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ckgrow.header import TensorSpec, numpy_dtype
 from ckgrow.random import Stream, contiguous
-from ckgrow.recipes.base import Reading, Recipe, Statistic
+from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,10 @@ class Stored(Recipe):
         ):
             return pieces[0]
         return np.concatenate(pieces)[inverse]
+
+    def kept(self) -> Kept:
+        """All of it."""
+        return tuple(np.arange(size) for size in self.spec.shape)
 
     def describe(self) -> str:
         """Nothing happens to it."""
@@ -59,11 +63,15 @@ class Filled(Recipe):
 
 @dataclass(frozen=True, eq=False)
 class Drawn(Recipe):
-    """Fresh weights: uniform in (-s sqrt 3, s sqrt 3), whose standard deviation is s."""
+    """Fresh weights: uniform in (-s sqrt 3, s sqrt 3), whose standard deviation is s.
+
+    s is ``scale`` times ``deviation``.
+    """
 
     spec: TensorSpec
     stream: Stream
     deviation: float | Statistic
+    scale: float = 1.0
 
     def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
         """Row r holds draws r * length on of the stream, whoever asks."""
@@ -72,40 +80,15 @@ class Drawn(Recipe):
             deviation = reading.measure(deviation)
         shape = (len(index), *self.spec.shape[1:])
         u = self.stream.uniform_rows(index, int(np.prod(shape[1:], dtype=np.int64)))
-        weights = (2.0 * u - 1.0) * (np.sqrt(3.0) * deviation)
+        weights = (2.0 * u - 1.0) * (np.sqrt(3.0) * self.scale * deviation)
         return weights.reshape(shape).astype(numpy_dtype(self.spec.dtype))
 
     def describe(self) -> str:
         """Names the deviation and where it comes from."""
+        times = "" if self.scale == 1.0 else f"{self.scale:g} times "
         if isinstance(self.deviation, Statistic):
-            return f"new, random with {self.deviation.describe()}"
-        return f"new, random with deviation {self.deviation:.3g}"
-
-
-@dataclass(frozen=True, eq=False)
-class Taken(Recipe):
-    """Entries ``index`` of one axis of ``source``, in that order."""
-
-    source: Recipe
-    axis: int
-    index: np.ndarray
-    spec: TensorSpec = field(init=False)
-
-    def __post_init__(self) -> None:
-        shape = list(self.source.spec.shape)
-        shape[self.axis] = len(self.index)
-        object.__setattr__(self, "spec", TensorSpec(self.source.spec.dtype, tuple(shape)))
-
-    def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
-        """Rows are looked up before they are read; other axes afterwards."""
-        if self.axis == 0:
-            return self.source.rows(self.index[index], reading)
-        return np.take(self.source.rows(index, reading), self.index, axis=self.axis)
-
-    def describe(self) -> str:
-        """Names the axis and its two sizes."""
-        name = "rows" if self.axis == 0 else f"axis {self.axis}"
-        return f"{name} {self.source.spec.shape[self.axis]}→{len(self.index)} copied"
+            return f"new, random with {times}{self.deviation.describe()}"
+        return f"new, random with {times}deviation {self.deviation:.3g}"
 
 
 @dataclass(frozen=True, eq=False)

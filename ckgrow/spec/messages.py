@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ckgrow.names import nearest, quoted, shown
+from ckgrow.spec.steps import verbs_in
 from ckgrow.spec.values import got
 from ckgrow.spec.yamlfile import Document, Key
 
@@ -94,7 +95,7 @@ def _sentence(
 def _verb_problem(step: object, verbs: Mapping[str, type[BaseModel]]) -> str:
     if not isinstance(step, dict):
         return f"must be a mapping with a verb ({', '.join(verbs)}); got {got(step)}"
-    present = [quoted(verb) for verb in verbs if verb in step]
+    present = [quoted(verb) for verb in verbs_in(step)]
     if present:
         return f"has several verbs, {' and '.join(present)}; make a step of each"
     for key in map(str, step):

@@ -81,6 +81,15 @@ def noise_schema(schema: dict[str, Any]) -> None:
     schema["default"] = "none"
 
 
+def sizes(given: object) -> object:
+    """One size, or a list of them as a tuple."""
+    if isinstance(given, list | tuple):
+        if not given:
+            raise _refused("is empty; give one size, or one for each axis")
+        return tuple(given)
+    return given
+
+
 def plain(given: object) -> object:
     """A copy of the options of an adapter, all of it known to be JSON without null."""
     return _plain(given, ())

@@ -1,0 +1,1 @@
+"""What widening methods are made of: grown axes, fresh values, noise, and places."""

@@ -1,0 +1,65 @@
+"""``widen``: more channels in the outputs of layers."""
+
+from __future__ import annotations
+
+from ckgrow.drafts.draft import Draft
+from ckgrow.loading import Loaded
+from ckgrow.methods import widen_method
+from ckgrow.planning.report import StepReport
+from ckgrow.planning.targets import new_widths
+from ckgrow.planning.verbs.facts import refuse_defaults
+from ckgrow.planning.verbs.options import refuse_unread
+from ckgrow.planning.widening import widen
+from ckgrow.random import Draw
+from ckgrow.spec import WidenStep
+
+COMMON = ("widen", "factor", "to", "by", "groups", "multiple_of", "method", "placement")
+"""Keys that every method reads."""
+
+PADDED_SHORTCUTS = "shortcuts without parameters"
+"""The fact that says where a zero-padded shortcut puts its zeros."""
+
+
+def widen_step(
+    draft: Draft, step: WidenStep, draw: Draw, teacher: Loaded
+) -> tuple[Draft, StepReport]:
+    """Every group that the step names, by its method."""
+    method = widen_method(step.method, step.where)
+    refuse_unread(step, COMMON, method)
+    facts = method.rests_on(step)
+    label = f"{method.name} with these options" if facts else method.name
+    refuse_defaults(facts, teacher, label, step.where)
+    grouping = draft.grouping
+    widths = new_widths(grouping, step)
+    warnings = list(widths.warnings)
+    for name in widths.targets:
+        warnings.extend(method.warnings(step, draft.graph, grouping, grouping.groups[name]))
+    warnings.extend(_padding_warnings(draft, tuple(widths.targets), teacher))
+    report = StepReport(
+        step.where,
+        f"widen {', '.join(step.widen)} by {method.name}",
+        method.name,
+        method.preserves(step),
+        widths.matched,
+        widths.skipped,
+        {name: (grouping.groups[name].width, width) for name, width in widths.targets.items()},
+        warnings=tuple(warnings),
+    )
+    return widen(draft, widths.targets, method, draw, step), report
+
+
+def _padding_warnings(draft: Draft, groups: tuple[str, ...], teacher: Loaded) -> list[str]:
+    """Where zero channels stand beside widened ones, keys do not tell on which side."""
+    grouping = draft.grouping
+    pads = [node.output for node in draft.graph.nodes if node.op == "Pad"]
+    padded = [
+        name
+        for name in groups
+        if any(grouping.holds(value, grouping.groups[name]) for value in pads)
+    ]
+    return [
+        f"{', '.join(padded)}: shortcuts without parameters are taken to put {each.value}; if "
+        "this network does otherwise, state it (teacher.options.padding); verify --expect tells"
+        for each in teacher.network.assumptions
+        if padded and each.fact == PADDED_SHORTCUTS and each.source != "spec"
+    ]

@@ -1,0 +1,114 @@
+"""Tensors with entries of one axis put in new places, and new ones between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ckgrow.header import TensorSpec, numpy_dtype
+from ckgrow.maps import ChannelMap
+from ckgrow.recipes.base import Kept, Reading, Recipe, moved
+
+
+@dataclass(frozen=True, eq=False)
+class Placed(Recipe):
+    """Entry j of ``axis`` is that of ``source`` that the map names: its copies, zeros, or new ones.
+
+    ``runs`` has one map per convolution group (one for everything else): rows of group b follow
+    map b. Entries of source fresh(k) are entry k of ``fresh``, or zero without it; where they are
+    ``alternating``, the second of two with one source is its negative, so that both sum to zero.
+    ``random`` fresh entries change the function, and are zero in the quiet version.
+    """
+
+    source: Recipe
+    axis: int
+    runs: tuple[ChannelMap, ...]
+    fresh: Recipe | None = None
+    alternating: bool = False
+    random: bool = False
+    spec: TensorSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = list(self.source.spec.shape)
+        shape[self.axis] = len(self.runs[0])
+        object.__setattr__(self, "spec", TensorSpec(self.source.spec.dtype, tuple(shape)))
+
+    def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """Rows are looked up before they are read; other axes afterwards, run by run."""
+        if self.axis == 0:
+            return self._rows(index, reading)
+        whole = self.source.rows(index, reading)
+        fresh = None if self.fresh is None else self.fresh.rows(index, reading)
+        if len(self.runs) == 1:
+            return self._columns(0, whole, fresh)
+        made = np.empty((len(index), *self.spec.shape[1:]), whole.dtype)
+        run_of_row = index * len(self.runs) // self.spec.shape[0]
+        for run in np.unique(run_of_row):
+            chosen = np.flatnonzero(run_of_row == run)
+            new = None if fresh is None else fresh[chosen]
+            made[chosen] = self._columns(int(run), whole[chosen], new)
+        return made
+
+    def _rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
+        entries = self.runs[0].sources[index]
+        copied = entries >= 0
+        if copied.all():
+            return self.source.rows(entries, reading)
+        made = np.zeros((len(index), *self.spec.shape[1:]), numpy_dtype(self.spec.dtype))
+        if copied.any():
+            made[copied] = self.source.rows(entries[copied], reading)
+        units = self.runs[0].fresh_units[index]
+        new = np.flatnonzero(units >= 0)
+        if self.fresh is not None and len(new):
+            made[new] = self._signed(self.fresh.rows(units[new], reading), 0, index[new], 0)
+        return made
+
+    def _columns(self, run: int, whole: np.ndarray, fresh: np.ndarray | None) -> np.ndarray:
+        grown = self.runs[run]
+        copied = np.flatnonzero(grown.sources >= 0)
+        if len(copied) == len(grown):
+            return np.take(whole, grown.sources, axis=self.axis)
+        shape = (*whole.shape[: self.axis], len(grown), *whole.shape[self.axis + 1 :])
+        made = np.zeros(shape, whole.dtype)
+        entries = np.moveaxis(made, self.axis, 0)
+        entries[copied] = np.moveaxis(whole, self.axis, 0)[grown.sources[copied]]
+        new = np.flatnonzero(grown.fresh_units >= 0)
+        if fresh is not None and len(new):
+            drawn = np.take(fresh, grown.fresh_units[new], axis=self.axis)
+            entries[new] = np.moveaxis(self._signed(drawn, self.axis, new, run), self.axis, 0)
+        return made
+
+    def _signed(self, drawn: np.ndarray, axis: int, places: np.ndarray, run: int) -> np.ndarray:
+        """The drawn entries, every second of one source negated."""
+        if not self.alternating:
+            return drawn
+        signs = 1 - 2 * (self.runs[run].ranks[places] % 2)
+        shape = [1] * drawn.ndim
+        shape[axis] = len(places)
+        return (drawn * signs.reshape(shape).astype(drawn.dtype)).astype(drawn.dtype)
+
+    def kept(self) -> Kept | None:
+        """Where copies stand, if they stand alike in every run."""
+        return moved(self.source.kept(), self.axis, self.runs)
+
+    def quiet(self) -> Recipe:
+        """Without fresh entries that change the function."""
+        fresh = None if self.random or self.fresh is None else self.fresh.quiet()
+        return dataclasses.replace(self, source=self.source.quiet(), fresh=fresh)
+
+    def describe(self) -> str:
+        """Names the axis, its two sizes, and what the new entries are."""
+        name = ("rows", "columns")[self.axis] if self.axis < 2 else f"axis {self.axis}"
+        before, after = (
+            len(self.runs) * width for width in (self.runs[0].width, len(self.runs[0]))
+        )
+        if self.runs[0].fresh_count == 0 and not self.runs[0].has_zeros:
+            return f"{name} {before}→{after} copied"
+        if self.fresh is None:
+            return f"{name} {before}→{after}, new ones zero"
+        how = self.fresh.describe().removeprefix("new, ") or "copies"
+        if self.alternating:
+            how = f"pairs of opposite sign, {how}"
+        return f"{name} {before}→{after}, new ones {how}"
