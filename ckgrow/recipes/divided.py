@@ -105,11 +105,23 @@ class Divided(Recipe):
         noise = None
         if self.noise is not None:
             noise = self._noise(self.noise, copies, rows, values.shape[2], reading)
-        shares = split_exactly(values, fractions[:, :, None, :], self.spec.dtype, noise)
+        shares = self._halves(copies, values) if noise is None else None
+        if shares is None:
+            shares = split_exactly(values, fractions[:, :, None, :], self.spec.dtype, noise)
         if self.factor != 1.0:
             shares = (shares * np.asarray(self.factor, shares.dtype)).astype(shares.dtype)
         present = np.moveaxis(shares, -1, 2)[:, copies.present]  # "row place tap"
         return present.reshape(len(rows), len(copies.places), *kernel)
+
+    def _halves(self, copies: _Copies, values: np.ndarray) -> np.ndarray | None:
+        """Equal shares of every weight where that is exact: for halves, quarters and so on."""
+        count = copies.table.shape[1]
+        if self.split != "uniform" or count & (count - 1) or not copies.present.all():
+            return None
+        share = values / np.asarray(count, values.dtype)
+        if not np.array_equal(share * np.asarray(count, values.dtype), values):
+            return None  # subnormal, or not a number
+        return np.repeat(share[..., None], count, axis=-1)
 
     def _fractions(self, copies: _Copies, run: int, rows: np.ndarray) -> np.ndarray:
         """Fractions "row source share" that sum to one over shares; absent copies have none."""
