@@ -178,6 +178,7 @@ def _provenance(plan: Plan, teacher_hash: str) -> Provenance:
         teacher=teacher_hash,
         origins=plan.draft.origins,
         new_tensors=plan.new_tensors,
+        kept=plan.kept,
         lineage=teacher.provenance.as_ancestor() if teacher.provenance else (),
         preserves=plan.preserves,
         defect=plan.defect,

@@ -27,7 +27,8 @@ class Provenance:
     """The identity and history of a student.
 
     ``graph`` is present where the adapter cannot rebuild it from keys and shapes. ``origins`` has
-    the map of every layer from the teacher's layer it comes from. ``lineage`` holds the teacher's
+    the map of every layer from the teacher's layer it comes from, ``kept`` where the teacher's
+    tensors stand in the student's, a slice per axis. ``lineage`` holds the teacher's
     own ancestors, oldest first, each as {teacher, spec, version}.
     """
 
@@ -39,6 +40,7 @@ class Provenance:
     teacher: str
     origins: Mapping[str, Origin]
     new_tensors: tuple[str, ...]
+    kept: Mapping[str, tuple[str, ...]]
     lineage: tuple[Mapping[str, Any], ...]
     preserves: str
     defect: float
@@ -57,6 +59,7 @@ class Provenance:
             "teacher": self.teacher,
             **_origins_document(self.origins),
             "new_tensors": list(self.new_tensors),
+            "kept": {name: list(axes) for name, axes in self.kept.items()},
             "lineage": list(self.lineage),
             "preserves": self.preserves,
             "defect": self.defect,
@@ -84,6 +87,7 @@ class Provenance:
                 teacher=str(document["teacher"]),
                 origins=_origins(document["maps"], document["layers"]),
                 new_tensors=tuple(document["new_tensors"]),
+                kept={name: tuple(map(str, axes)) for name, axes in document["kept"].items()},
                 lineage=tuple(
                     {name: each[name] for name in ("teacher", "spec", "version")}
                     for each in document["lineage"]

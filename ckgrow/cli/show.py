@@ -17,6 +17,7 @@ from ckgrow.reports.documents import (
     ApplyDocument,
     InspectDocument,
     PlanDocument,
+    TensorRow,
     VerifyDocument,
 )
 
@@ -61,6 +62,7 @@ def show_plan(document: PlanDocument) -> None:
         out.print(f"renamed: {shown(before)} → {shown(after)}")
     _sizes(out, document.parameters, document.bytes, document.flops)
     out.print(f"function preserved: {document.preserves}")
+    _kept(out, document.tensors)
     out.print(f"loads into the stock module: {document.stock_loadable}")
     _dropped(out, document.dropped)
     _warnings(out, [text for step in document.steps for text in step.warnings])
@@ -159,6 +161,10 @@ def show_checkpoint(document: InspectDocument) -> None:
     _dropped(out, document.dropped)
     if document.new_tensors:
         out.print(f"new since its teacher: {first_few(document.new_tensors)}")
+    if document.teacher_tensors:
+        out.print(f"its teacher's tensors, bit for bit: {len(document.teacher_tensors)}, as in")
+        for name, axes in list(document.teacher_tensors.items())[:3]:
+            out.print(f"  {shown(name)}[{', '.join(axes)}]")
     for generation, ancestor in enumerate(document.lineage, start=1):
         out.print(f"ancestor {generation}: teacher {ancestor['teacher'][:16]}…")
 
@@ -201,6 +207,18 @@ def _assumptions(out: Console, assumptions: Iterable[object]) -> None:
 def _warnings(out: Console, warnings: Iterable[str]) -> None:
     for warning in warnings:
         out.print(f"warning: {warning}", style="yellow")
+
+
+def _kept(out: Console, rows: Sequence[TensorRow]) -> None:
+    old = [row for row in rows if row.teacher_shape is not None]
+    changed = [shown(row.name) for row in old if row.kept is None]
+    if changed:
+        out.print(
+            f"teacher's tensors kept bit for bit: {len(old) - len(changed)} of {len(old)}; "
+            f"rewritten: {first_few(changed)}"
+        )
+    else:
+        out.print(f"teacher's tensors kept bit for bit: all {len(old)}")
 
 
 def _dropped(out: Console, dropped: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,7 @@ from ckgrow.methods.method import STRENGTH, Preserves
 from ckgrow.planning.report import StepReport
 from ckgrow.planning.verbs import VERBS
 from ckgrow.random import Draw
+from ckgrow.recipes import ranges
 from ckgrow.spec import Spec
 
 
@@ -61,6 +63,20 @@ class Plan:
         """Tensors that no tensor of the teacher turned into."""
         kept = set(self.draft.names.values())
         return tuple(name for name in self.draft.recipes if name not in kept)
+
+    @cached_property
+    def kept(self) -> Mapping[str, tuple[str, ...]]:
+        """Where each of the teacher's tensors stands bit for bit in the student's.
+
+        By the student's name: for each axis the positions, as slices. Tensors of which a weight
+        was changed are left out.
+        """
+        found = {
+            name: self.draft.recipes[name].kept()
+            for name in self.draft.names.values()
+            if name in self.draft.recipes
+        }
+        return {name: tuple(map(ranges, axes)) for name, axes in found.items() if axes is not None}
 
     @cached_property
     def rebuilt(self) -> bool:

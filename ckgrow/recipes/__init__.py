@@ -8,7 +8,7 @@ made in tiles. What needs the data itself (a layer's own standard deviation) is 
 Rows are indexes into the first axis; a scalar has the one row 0 and is computed with shape (1,).
 """
 
-from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic, history
+from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic, history, ranges
 from ckgrow.recipes.divided import Disturbance, Divided, share_size
 from ckgrow.recipes.perturbed import Noised, Scaled
 from ckgrow.recipes.placed import Placed
@@ -29,5 +29,6 @@ __all__ = [
     "Stored",
     "UnitKernel",
     "history",
+    "ranges",
     "share_size",
 ]

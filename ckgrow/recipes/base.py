@@ -89,6 +89,23 @@ def moved(kept: Kept | None, axis: int, runs: Sequence[ChannelMap]) -> Kept | No
     return None if found is None else (*kept[:axis], found, *kept[axis + 1 :])
 
 
+def ranges(index: np.ndarray) -> str:
+    """Positions as slices: ``0:64``, ``0:12:2``, ``0:6,9:12``."""
+    said: list[str] = []
+    start = 0
+    while start < len(index):
+        stop = start + 1
+        step = int(index[stop] - index[start]) if stop < len(index) else 1
+        while stop < len(index) and index[stop] - index[stop - 1] == step > 0:
+            stop += 1
+        first, last = int(index[start]), int(index[stop - 1]) + 1
+        said.append(
+            f"{first}:{last}" if step == 1 or stop == start + 1 else f"{first}:{last}:{step}"
+        )
+        start = stop
+    return ",".join(said) or "0:0"
+
+
 def history(recipe: Recipe) -> str:
     """Everything that happens to a tensor, in order; "unchanged" when nothing does."""
     said: list[str] = []

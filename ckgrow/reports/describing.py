@@ -45,6 +45,7 @@ def describe_checkpoint(loaded: Loaded) -> InspectDocument:
         count_bytes(loaded.header),
         count_flops(network.graph, grouping.coupled.shapes),
         _prefixed(prefix, history_.new_tensors) if history_ else (),
+        {prefix + name: axes for name, axes in history_.kept.items()} if history_ else {},
         history_.as_ancestor() if history_ else (),
     )
 
@@ -116,6 +117,7 @@ def tensor_rows(plan: Plan) -> tuple[TensorRow, ...]:
             plan.teacher.header.shape(before[name]) if name in before else None,
             recipe.spec.shape,
             history(recipe),
+            plan.kept.get(name),
         )
         for name, recipe in plan.draft.recipes.items()
     )

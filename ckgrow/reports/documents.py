@@ -51,12 +51,17 @@ class Amount:
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One student tensor; ``teacher_shape`` is None for a new one."""
+    """One student tensor; ``teacher_shape`` is None for a new one.
+
+    ``kept`` says where the teacher's tensor stands in it bit for bit, as a slice per axis; None
+    where it is not to be found.
+    """
 
     name: str
     teacher_shape: tuple[int, ...] | None
     student_shape: tuple[int, ...]
     how: str
+    kept: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class InspectDocument:
     bytes: int
     flops: int
     new_tensors: tuple[str, ...]
+    teacher_tensors: Mapping[str, tuple[str, ...]]
     lineage: tuple[Mapping[str, Any], ...]
     schema: str = "ckgrow.inspect/1"
 
