@@ -1,9 +1,13 @@
 """Channel axes as lists of segments, and the union-find that says which channels are the same.
 
 An *atom* is a run of channels that can only grow as a whole. A :class:`Segment` is an atom whose
-every channel stands ``inner`` times in a row (flattening a C x H x W map gives inner = H * W), and
+every channel holds ``inner`` entries in a row (flattening a C x H x W map gives inner = H * W), and
 an :data:`Axis` is a list of segments: concatenation appends lists, slicing cuts them, and a sum
 unifies two of them, splitting atoms where their boundaries differ.
+
+Channels may turn out to come in *units* of k neighbours that are copied together or not at all: the
+groups of a convolution, the pieces of a maxout unit, what meets a flattened map in a sum. An atom
+of n * k channels then becomes one of n, each of its channels with k times as many entries.
 
 Two atoms may also be *tied*: they are different channels whose number must stay equal (the groups
 of a grouped convolution).
@@ -11,6 +15,7 @@ of a grouped convolution).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -19,7 +24,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Segment:
-    """The channels of ``atom``, each repeated ``inner`` times in a row."""
+    """The channels of ``atom``, each with ``inner`` entries in a row."""
 
     atom: int
     inner: int = 1
@@ -50,7 +55,7 @@ class Atoms:
     def __init__(self) -> None:
         self._count: list[int] = []
         self._parent: list[int] = []
-        self._pieces: dict[int, tuple[int, ...]] = {}
+        self._pieces: dict[int, Axis] = {}  # what a split atom, or one read in units, became
         self._fixed: dict[int, str] = {}
         self._ties: list[tuple[Axis, Axis]] = []
 
@@ -77,12 +82,27 @@ class Atoms:
             if pieces is None:
                 resolved.append(Segment(root, segment.inner))
             else:
-                waiting.extend(Segment(piece, segment.inner) for piece in reversed(pieces))
+                waiting.extend(reversed(self.repeat(pieces, segment.inner)))
         return tuple(resolved)
 
     def repeat(self, axis: Axis, times: int) -> Axis:
         """Every entry ``times`` times in a row, as flattening trailing dimensions does."""
         return tuple(Segment(segment.atom, segment.inner * times) for segment in axis)
+
+    def units(self, axis: Axis, size: int, where: str) -> Axis:
+        """The axis with one entry for every ``size`` neighbouring ones, which become one channel.
+
+        The inverse of :meth:`repeat`. Where a unit would lie across two atoms nothing can grow.
+        """
+        sizes = (self._count[part.atom] * part.inner for part in self.resolve(axis))
+        if any(entries % size for entries in sizes):
+            self.fix(axis, f"{where} takes channels of different kinds together")
+            made = self.new(self.length(axis) // size)
+            self.fix(made, f"{where} takes channels of different kinds together")
+            return made
+        while apart := [part for part in self.resolve(axis) if part.inner % size]:
+            self._join(apart[0].atom, math.lcm(apart[0].inner, size) // apart[0].inner)
+        return tuple(Segment(part.atom, part.inner // size) for part in self.resolve(axis))
 
     def fix(self, axis: Axis, reason: str) -> None:
         """No channel of ``axis`` can grow; the first reason given is kept."""
@@ -183,11 +203,17 @@ class Atoms:
                 self._fixed.setdefault(low, self._fixed[high])
 
     def _split(self, atom: int, sizes: Sequence[int]) -> None:
-        pieces = tuple(self._new_atom(size) for size in sizes)
+        self._replace(atom, tuple(Segment(self._new_atom(size)) for size in sizes))
+
+    def _join(self, atom: int, size: int) -> None:
+        """Every ``size`` neighbouring channels of an atom become one channel."""
+        self._replace(atom, (Segment(self._new_atom(self._count[atom] // size), size),))
+
+    def _replace(self, atom: int, pieces: Axis) -> None:
         self._pieces[atom] = pieces
         if atom in self._fixed:
             for piece in pieces:
-                self._fixed[piece] = self._fixed[atom]
+                self._fixed[piece.atom] = self._fixed[atom]
 
     def _split_at(self, axis: Axis, cuts: Sequence[int]) -> bool:
         """Splits atoms at ``cuts``, or fixes those they fall into; whether any was split."""
@@ -209,34 +235,42 @@ class Atoms:
         return changed
 
     def _aligned(self, first: Axis, second: Axis, where: str) -> list[tuple[Segment, Segment]]:
-        """Both axes as pairs of segments of equal size, after splitting atoms as needed."""
+        """Both axes as pairs of segments of one size and inner, after splitting and joining.
+
+        Where c entries of one channel meet d of another, c * d / gcd(c, d) are copied together.
+        """
         while True:
             a_list, b_list = self.resolve(first), self.resolve(second)
-            if not self._same_layout(a_list, b_list):
+            a_bounds, b_bounds = self._bounds(a_list), self._bounds(b_list)
+            if self._cuts_inside(a_list, b_bounds) or self._cuts_inside(b_list, a_bounds):
                 reason = f"{where} joins channels of different layouts"
                 self.fix(first, reason)
                 self.fix(second, reason)
                 return []
-            a_split = self._split_at(first, self._bounds(b_list))
-            b_split = self._split_at(second, self._bounds(a_list))
-            if not (a_split or b_split):
-                return list(zip(self.resolve(first), self.resolve(second), strict=True))
+            a_split = self._split_at(first, b_bounds)
+            b_split = self._split_at(second, a_bounds)
+            if a_split or b_split:
+                continue
+            pairs = list(zip(self.resolve(first), self.resolve(second), strict=True))
+            unlike = next(((a, b) for a, b in pairs if a.inner != b.inner), None)
+            if unlike is None:
+                return pairs
+            together = math.lcm(*(part.inner for part in unlike))
+            for part in unlike:
+                if together != part.inner:
+                    self._join(part.atom, together // part.inner)
 
     def _bounds(self, axis: Axis) -> list[int]:
         sizes = (self._count[segment.atom] * segment.inner for segment in axis)
         return list(accumulate(sizes))[:-1]
 
-    def _same_layout(self, first: Axis, second: Axis) -> bool:
-        """Whether channels at one place are repeated equally often on both axes."""
-        a_index = b_index = a_stop = b_stop = 0
-        while a_index < len(first) and b_index < len(second):
-            a, b = first[a_index], second[b_index]
-            if a.inner != b.inner:
-                return False
-            a_end = a_stop + self._count[a.atom] * a.inner
-            b_end = b_stop + self._count[b.atom] * b.inner
-            if a_end <= b_end:
-                a_index, a_stop = a_index + 1, a_end
-            if b_end <= a_end:
-                b_index, b_stop = b_index + 1, b_end
-        return True
+    def _cuts_inside(self, axis: Axis, cuts: Sequence[int]) -> bool:
+        """Whether any of the ascending ``cuts`` falls between the entries of one channel."""
+        start, waiting = 0, list(cuts)[::-1]
+        for segment in axis:
+            stop = start + self._count[segment.atom] * segment.inner
+            while waiting and waiting[-1] <= stop:
+                if (waiting.pop() - start) % segment.inner:
+                    return True
+            start = stop
+        return False
