@@ -4,12 +4,14 @@
 2. What is the graph? (``build``)
 3. Which stages are there, and what are their blocks called? (``stages``; the core clones blocks.)
 
+It may also know published networks by name (``targets``); how to grow into one, the core finds out.
+
 An adapter emits a graph and nothing else: what widens together is inferred from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -89,12 +91,32 @@ class Stage:
     blocks: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Target:
+    """A published network of one family, as a checkpoint may grow into it.
+
+    ``header`` has the tensors that its own constructor makes for the checkpoint's input channels
+    and classes; ``options`` are those that build the network that this constructor computes.
+    """
+
+    header: Header
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Targeting = Callable[[Graph, Header], Target]
+"""Makes the target for a network of the family, given by its graph and tensors."""
+
+
 class Architecture(Protocol):
-    """An architecture adapter. ``name`` is what ``teacher.architecture`` says."""
+    """An architecture adapter. ``name`` is what ``teacher.architecture`` says.
+
+    ``targets`` are published networks by name (``torchvision/resnet34``); may be empty.
+    """
 
     name: str
     summary: str
     options: tuple[Option, ...]
+    targets: Mapping[str, Targeting]
 
     def explain(self, header: Header) -> Explanation:
         """Which keys have a place here. Cheap; never raises on a foreign header."""

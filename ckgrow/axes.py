@@ -237,7 +237,7 @@ class Atoms:
     def _aligned(self, first: Axis, second: Axis, where: str) -> list[tuple[Segment, Segment]]:
         """Both axes as pairs of segments of one size and inner, after splitting and joining.
 
-        Where c entries of one channel meet d of another, c * d / gcd(c, d) are copied together.
+        Where channels of c entries meet channels of d, lcm(c, d) entries are copied together.
         """
         while True:
             a_list, b_list = self.resolve(first), self.resolve(second)
@@ -256,9 +256,8 @@ class Atoms:
             if unlike is None:
                 return pairs
             together = math.lcm(*(part.inner for part in unlike))
-            for part in unlike:
-                if together != part.inner:
-                    self._join(part.atom, together // part.inner)
+            apart = next(part for part in unlike if part.inner != together)
+            self._join(apart.atom, together // apart.inner)
 
     def _bounds(self, axis: Axis) -> list[int]:
         sizes = (self._count[segment.atom] * segment.inner for segment in axis)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ckgrow.axes import Atoms, Axis, Dim
 from ckgrow.errors import GraphError
-from ckgrow.graph import BATCH, Graph, Node, Shape
+from ckgrow.graph import BATCH, Graph, Node
 from ckgrow.header import Header
 from ckgrow.ops import Site, rule
 from ckgrow.ops.rule import Coupling
@@ -30,7 +30,10 @@ class Use:
 
 @dataclass(frozen=True)
 class Coupled:
-    """The result: axes of all values and tensors in terms of settled atoms."""
+    """The result: axes of all values and tensors in terms of settled atoms.
+
+    ``by_groups`` names the grouped convolutions whose groups were taken for units.
+    """
 
     values: Mapping[str, tuple[Axis | None, ...]]
     uses: tuple[Use, ...]
@@ -38,6 +41,7 @@ class Coupled:
     fixed: Mapping[int, str]
     ties: Mapping[int, int]
     shapes: Shapes
+    by_groups: frozenset[str]
 
     def length(self, axis: Axis) -> int:
         """Number of entries of an axis."""
@@ -47,9 +51,10 @@ class Coupled:
 class _Walk(Coupling):
     """The coupling while the graph is walked."""
 
-    def __init__(self, graph: Graph, shapes: Shapes) -> None:
+    def __init__(self, graph: Graph, shapes: Shapes, by_groups: frozenset[str]) -> None:
         self.atoms = Atoms()
         self.shapes = shapes
+        self.by_groups = by_groups
         self._graph = graph
         self._values: dict[str, tuple[Axis | None, ...]] = {}
         self._uses: list[Use] = []
@@ -116,7 +121,7 @@ class _Walk(Coupling):
         )
         counts = {atom: self.atoms.count(atom) for atom in ties}
         fixed = {atom: reason for atom in ties if (reason := self.atoms.fixed(atom)) is not None}
-        return Coupled(values, uses, counts, fixed, ties, self.shapes)
+        return Coupled(values, uses, counts, fixed, ties, self.shapes, self.by_groups)
 
     def _share_tensors(self) -> None:
         first: dict[str, Use] = {}
@@ -134,12 +139,23 @@ class _Walk(Coupling):
                     self.atoms.unify(a.axis, b.axis, where)
 
 
-def couple(graph: Graph, header: Header) -> Coupled:
-    """Infers which channels belong together; every op's rule is asked once, in order."""
+def couple(
+    graph: Graph,
+    header: Header,
+    by_groups: frozenset[str] = frozenset(),
+    open_ends: frozenset[str] = frozenset(),
+) -> Coupled:
+    """Infers which channels belong together; every op's rule is asked once, in order.
+
+    ``by_groups`` names grouped convolutions that are to grow by whole groups rather than inside
+    each of them; ``open_ends`` the graph inputs and outputs whose channels may grow.
+    """
     shapes = infer_shapes(graph, header)
-    coupling = _Walk(graph, shapes)
-    for name, shape in graph.inputs.items():
-        coupling.set(name, _input_axes(coupling, name, shape))
+    coupling = _Walk(graph, shapes, by_groups)
+    for name in graph.inputs:
+        coupling.set(name, _input_axes(coupling, name))
+        if name not in open_ends:
+            coupling.fix_all(name, f"graph input {name!r}")
     for node in graph.nodes:
         site = Site.of(node, shapes, graph.constants)
         rule(node.op).couple(site, coupling)
@@ -147,16 +163,16 @@ def couple(graph: Graph, header: Header) -> Coupled:
             if value and not coupling.is_value(value):
                 raise GraphError(f"the rule of {node.op} says nothing of {value!r}")
     for name in graph.outputs:
-        coupling.fix_all(name, f"graph output {name!r}")
+        if name not in open_ends:
+            coupling.fix_all(name, f"graph output {name!r}")
     return coupling.settled()
 
 
-def _input_axes(coupling: _Walk, name: str, shape: Shape) -> tuple[Axis | None, ...]:
+def _input_axes(coupling: _Walk, name: str) -> tuple[Axis | None, ...]:
+    shape = coupling.shapes[name]
     channel = 1 if len(shape) in (2, 4, 5) else len(shape) - 1
     axes: list[Axis | None] = [None] * len(shape)
     size = shape[channel]
     if size != BATCH and isinstance(size, int):
-        axis = coupling.atoms.new(size)
-        coupling.atoms.fix(axis, f"graph input {name!r}")
-        axes[channel] = axis
+        axes[channel] = coupling.atoms.new(size)
     return tuple(axes)

@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import numpy as np
 from blake3 import blake3
@@ -18,7 +19,7 @@ from ckgrow.checkpoint import Writer
 from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, TensorSpec
 from ckgrow.names import shown
-from ckgrow.recipes import Reading, Recipe, Statistic
+from ckgrow.recipes import Measurement, Reading, Recipe, Statistic, Taken
 
 TILE_BYTES = 1 << 21
 """Size of a tile of the result; a worker holds a few times this."""
@@ -35,13 +36,18 @@ class CancelledError(Exception):
 
 
 class Measuring(Reading):
-    """Reads the teacher, and measures each statistic once."""
+    """Reads the teacher, and measures each thing once.
+
+    Measurements that do not last belong to the tensor that a worker is making.
+    """
 
     def __init__(self, read: Read, stop: threading.Event) -> None:
         self._read = read
         self._stop = stop
         self._lock = threading.RLock()
         self._measured: dict[Statistic, float] = {}
+        self._lasting: dict[Measurement[Any], Any] = {}
+        self._passing = threading.local()
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows of a teacher tensor; CancelledError when the run is being given up."""
@@ -55,6 +61,23 @@ class Measuring(Reading):
             if statistic not in self._measured:
                 self._measured[statistic] = self._over_all(statistic)
             return self._measured[statistic]
+
+    def once(self, measurement: Measurement[Taken]) -> Taken:
+        """Others wait for a lasting one, which is taken once in a run."""
+        if not measurement.lasting:
+            return self._kept(vars(self._passing).setdefault("taken", {}), measurement)
+        with self._lock:
+            return self._kept(self._lasting, measurement)
+
+    def _kept(self, taken: dict[Any, Any], measurement: Measurement[Taken]) -> Taken:
+        if measurement not in taken:
+            taken[measurement] = measurement.take(self)
+        found: Taken = taken[measurement]
+        return found
+
+    def forget(self) -> None:
+        """The worker's tensor is made: what was taken for it alone is dropped."""
+        vars(self._passing).clear()
 
     def _over_all(self, statistic: Statistic) -> float:
         count, mean, spread = 0, 0.0, 0.0  # of what was seen so far (Chan, Golub, LeVeque, 1979)
@@ -110,6 +133,7 @@ def execute(
             writer.write(name, int(index[0]), rows)
             digest.update(_bytes(rows))
             advance(rows.nbytes)
+        reading.forget()
         return str(digest.hexdigest())
 
     largest_first = sorted(recipes, key=lambda name: (-recipes[name].spec.nbytes, name))

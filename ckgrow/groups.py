@@ -23,29 +23,39 @@ class Group:
     """Channels that grow together.
 
     ``runs`` is the number of equal parts that must stay equal (convolution groups), ``width`` the
-    channels of all of them, ``layers`` the layers that make them, ``axes`` every tensor dimension
-    that follows, as ``tensor[dim]``. ``reason`` says what holds a group that cannot grow.
+    channels of all of them as the first of ``layers`` makes them, in units of ``unit`` channels
+    that are copied together. ``layers`` are the layers that make them, ``axes`` every tensor
+    dimension that follows, as ``tensor[dim]``. ``reason`` says what holds a group that cannot grow.
     """
 
     name: str
     width: int
     runs: int
+    unit: int
     layers: tuple[str, ...]
     axes: tuple[str, ...]
     growable: bool
     reason: str | None
     atoms: tuple[int, ...]
 
+    def in_run(self, width: int) -> int:
+        """The units of one run, where the group is ``width`` channels wide."""
+        return width // (self.runs * self.unit)
+
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with weights; ``groups`` are those of its output axis, each once, in order."""
+    """A node with weights; ``groups`` are those of its output axis, each once, in order.
+
+    ``blocks`` is the number of convolution groups, 1 for everything else.
+    """
 
     name: str
     op: str
     width: int
     axis: Axis
     groups: tuple[str, ...]
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,10 @@ def group_channels(graph: Graph, coupled: Coupled) -> Grouping:
         while name in taken:  # a layer may make several groups
             name = next(numbered)
         taken.add(name)
-        named[leader] = _group(coupled, name, members[leader], layers, tuple(followers[leader]))
+        shown = _made(made_by[first]) or () if layers else ()
+        unit = next((part.inner for part in shown if coupled.ties[part.atom] == leader), 1)
+        axes = tuple(followers[leader])
+        named[leader] = _group(coupled, name, members[leader], unit, layers, axes)
     made = {
         name: Layer(
             name,
@@ -153,6 +166,7 @@ def group_channels(graph: Graph, coupled: Coupled) -> Grouping:
             coupled.length(_made(use) or ()),
             _made(use) or (),
             tuple(named[leader].name for leader in _leaders(coupled, _made(use) or ())),
+            nodes[name].get("group", 1),
         )
         for name, use in made_by.items()
     }
@@ -182,13 +196,19 @@ def _leaders(coupled: Coupled, axis: Axis) -> list[int]:
 
 
 def _group(
-    coupled: Coupled, name: str, atoms: list[int], layers: tuple[str, ...], axes: tuple[str, ...]
+    coupled: Coupled,
+    name: str,
+    atoms: list[int],
+    unit: int,
+    layers: tuple[str, ...],
+    axes: tuple[str, ...],
 ) -> Group:
     reasons = [coupled.fixed[atom] for atom in atoms if atom in coupled.fixed]
     return Group(
         name=name,
-        width=sum(coupled.counts[atom] for atom in atoms),
+        width=sum(coupled.counts[atom] for atom in atoms) * unit,
         runs=len(atoms),
+        unit=unit,
         layers=layers,
         axes=axes,
         growable=not reasons,

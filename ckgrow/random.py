@@ -7,7 +7,7 @@ words here, because a library's distributions may change with its version.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,14 +59,19 @@ def even_choice(population: int, count: int, stream: Stream) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Draw:
-    """Where randomness of one step comes from."""
+    """Where randomness of one step comes from; ``parts`` tells the parts of a step apart."""
 
     seed: int
     step: int
+    parts: tuple[int, ...] = ()
+
+    def part(self, number: int) -> Draw:
+        """Independent randomness for one part of the step."""
+        return replace(self, parts=(*self.parts, number))
 
     def stream(self, *purpose: object) -> Stream:
         """The stream for one purpose (a tensor, a group, ...)."""
-        return Stream(self.seed, self.step, *purpose)
+        return Stream(self.seed, self.step, *self.parts, *purpose)
 
 
 def contiguous(rows: np.ndarray) -> list[tuple[int, int, int]]:

@@ -7,8 +7,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import find, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -17,9 +18,15 @@ from ckgrow.errors import FileError, SpecError
 from ckgrow.spec.messages import MOST_PROBLEMS
 
 ROOT = Path(__file__).parents[1]
+VALIDATOR = jsonschema.Draft202012Validator(spec.json_schema())
 PAGE = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")
 WIDEN = "steps:\n  - widen: conv1\n    factor: 2\n"
 DEEPEN = "steps:\n  - deepen: layer3\n"
+KERNEL = "steps:\n  - kernel: conv1\n    to: 5\n"
+BRANCH = "steps:\n  - branch: conv1\n"
+INPUTS = "steps:\n  - inputs: {by: 1}\n"
+CLASSES = "steps:\n  - classes: {to: 12}\n"
+TARGET = "steps:\n  - target: torchvision/resnet34\n"
 
 
 def refusal(text):
@@ -42,7 +49,8 @@ def test_defaults():
     assert step.widen == ("conv1",)
     assert (step.factor, step.to, step.by, step.multiple_of) == (2.0, None, None, None)
     assert (step.method, step.split, step.copies) == ("net2wider", "unequal", "even")
-    assert (step.noise, step.rescale) == (None, None)
+    assert (step.noise, step.rescale, step.placement) == (None, None, None)
+    assert (step.fill, step.scale, step.zero, step.fallback) == ("match-std", 1, "out", "symmetric")
 
 
 def test_defaults_of_deepen():
@@ -50,7 +58,46 @@ def test_defaults_of_deepen():
     assert isinstance(step, spec.DeepenStep)
     assert step.deepen == ("layer3",)
     assert (step.layers, step.blocks, step.after, step.at) == (None, None, None, "end")
-    assert (step.method, step.fill) == (None, "match-std")
+    assert (step.method, step.fill, step.scale) == (None, "match-std", 1)
+    assert (step.activation, step.calibrate) == ("none", None)
+
+
+def test_defaults_of_the_other_verbs():
+    kernel, branch, inputs, classes, target = (
+        only_step(text) for text in (KERNEL, BRANCH, INPUTS, CLASSES, TARGET)
+    )
+    assert (kernel.kernel, kernel.to) == (("conv1",), 5)
+    assert (branch.branch, branch.at, branch.width) == (("conv1",), "sum", None)
+    assert (branch.method, branch.fill) == ("netmorph", "match-std")
+    assert (inputs.inputs.by, inputs.inputs.to) == (1, None)
+    assert (classes.classes.by, classes.classes.to, classes.fill) == (None, 12, "match-std")
+    assert (target.target, target.widen) == ("torchvision/resnet34", "net2wider")
+    assert target.deepen is None
+
+
+def test_a_step_has_one_verb_and_keys_of_target_are_none():
+    step = only_step(TARGET + "    widen: r2wider\n    deepen: zero-init\n")
+    assert isinstance(step, spec.TargetStep)
+    assert (step.widen, step.deepen) == ("r2wider", "zero-init")
+    assert [spec.verb_of({verb: 0}) for verb in spec.VERBS] == list(spec.VERBS)
+    assert [spec.verb_of(only_step(text)) for text in (WIDEN, TARGET)] == ["widen", "target"]
+    assert spec.verb_of({"widen": 0, "kernel": 0}) is None
+    assert spec.verb_of({3: 0, ("widen",): 0, None: 0}) is None
+    assert spec.verb_of([["widen"]]) is spec.verb_of(None) is spec.verb_of("widen") is None
+
+
+def test_a_prefix_is_taken_off_names_of_layers_only():
+    for text in (WIDEN, DEEPEN, KERNEL, BRANCH):
+        step = only_step(re.sub("conv1|layer3", "[module.a, a]", text)).without_prefix("module.")
+        assert getattr(step, step.verb) == ("a", "a")
+    for text in (INPUTS, CLASSES, TARGET):
+        step = only_step(text)
+        assert step.without_prefix("torch") is step
+
+
+def test_a_kernel_has_one_size_or_one_for_each_axis():
+    assert only_step(KERNEL.replace("5", "[1, 7]")).to == (1, 7)
+    assert only_step(KERNEL.replace("5", "[7]")).to == (7,)
 
 
 def test_everything_given():
@@ -86,9 +133,23 @@ def test_everything_given():
     assert (deepen.blocks, deepen.after, deepen.method, deepen.fill) == (2, 1, "zero-init", "he")
 
 
-def test_noise_may_be_called_none():
-    assert only_step(WIDEN + "    noise: none").noise is None
-    assert only_step(WIDEN + "    noise: {kind: zero-sum}").noise.scale == 0.3
+@pytest.mark.parametrize(
+    ("text", "noise", "stated"),
+    [
+        ("", None, False),
+        ("    noise: none", None, True),
+        ("    noise: {}", spec.Noise(), True),
+        ("    noise: {kind: zero-sum}", spec.Noise(kind="zero-sum"), True),
+        ("    noise: {snr_db: 10}", spec.Noise(snr_db=10.0), True),
+        ("    noise: {both: true}", spec.Noise(both=True), True),
+    ],
+)
+def test_no_noise_differs_from_noise_that_is_not_stated(text, noise, stated):
+    """Methods have noise of their own, which a step may switch off."""
+    step = only_step(WIDEN + text)
+    assert (step.noise, step.states("noise")) == (noise, stated)
+    again = spec.from_dict(spec.canonical(spec.parse_text(WIDEN + text))).steps[0]
+    assert (again.noise, again.states("noise")) == (noise, stated)
 
 
 def test_a_step_knows_where_it_stands():
@@ -147,12 +208,21 @@ def test_what_is_wrong_with_a_file(text, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("steps: [x]", "step 1 must be a mapping with a verb (widen, deepen); got the text 'x'"),
+        (
+            "steps: [x]",
+            "spec.yaml:1: step 1 must be a mapping with a verb (widen, deepen, kernel, branch, inputs, classes, target); "
+            "got the text 'x'",
+        ),
         ("steps:\n- factor: 2", "step 1 has no verb; its keys are 'factor'; the verbs are widen"),
         ("steps: [{}]", "step 1 has no verb; its keys are none"),
         ("steps:\n- wident: a", "no verb but the unknown key 'wident'; did you mean 'widen'?"),
-        ("steps:\n- kernel: a\n  to: 5", "step 1 has no verb; its keys are 'kernel', 'to'"),
+        ("steps:\n- width: 5\n  at: sum", "step 1 has no verb; its keys are 'width', 'at'; the"),
+        ("steps:\n- class: {by: 1}", "unknown key 'class'; did you mean 'classes'?"),
         ("steps:\n- {widen: a, deepen: b}", "several verbs, 'widen' and 'deepen'; make a step of"),
+        (
+            "steps: [{widen: a, kernel: b, branch: c}]",
+            "has several verbs, 'widen', 'kernel' and 'branch'; make a step of each",
+        ),
         (WIDEN + "  - deepen: a\n    layer: 1", "spec.yaml:5: unknown key 'layer' in step 2; did"),
         (WIDEN.replace("factor", "facter"), "spec.yaml:3: unknown key 'facter' in step 1; did you"),
         (WIDEN + "    zzz: 1", "unknown key 'zzz' in step 1; known are widen, factor, to, by,"),
@@ -170,7 +240,9 @@ def test_what_is_wrong_with_a_file(text, said):
         (WIDEN.replace("factor", "by").replace("2", "0"), "by in step 1 must be at least 1; got 0"),
         (WIDEN.replace("factor: 2", "to: 99999999999"), "must be at most 2147483648; got 999999"),
         (WIDEN + "    to: 3", "step 1 has 'factor' and 'to', which exclude each other; keep one"),
-        (WIDEN.replace("    factor: 2", ""), "step 1 needs one of 'factor', 'to' and 'by'"),
+        (WIDEN.replace("    factor: 2", ""), "needs one of 'factor', 'to', 'by' and 'groups'"),
+        (WIDEN + "    groups: 3", "step 1 has 'factor' and 'groups', which exclude each other"),
+        (WIDEN.replace("factor", "groups").replace("2", "0"), "groups in step 1 must be at least"),
         (WIDEN + "    multiple_of: 0", "multiple_of in step 1 must be at least 1; got 0"),
         (WIDEN + "    method: 3", "method in step 1 must be text; got 3"),
         (
@@ -188,7 +260,35 @@ def test_what_is_wrong_with_a_file(text, said):
             "must be none, or a mapping such as {kind: zero-sum, scale",
         ),
         (WIDEN + "    noise:", "noise in step 1 has no value"),
-        (WIDEN + "    noise: {scale: 1}", "noise.kind in step 1 is missing"),
+        (
+            WIDEN + "    noise: {scale: 1, snr_db: 9}",
+            "noise in step 1 has 'scale' and 'snr_db', wh",
+        ),
+        (WIDEN + "    noise: {snr_db: 201}", "noise.snr_db in step 1 must be at most 200; got 201"),
+        (
+            WIDEN + "    noise: {snr_db: -81}",
+            "noise.snr_db in step 1 must be at least -80; got -81",
+        ),
+        (
+            WIDEN + "    noise: {snr: 9}",
+            "unknown key 'snr' in noise in step 1; did you mean 'snr_d",
+        ),
+        (
+            WIDEN + "    noise: {match: mean}",
+            "must be 'std' or 'mean-and-std'; got the text 'mean'",
+        ),
+        (
+            WIDEN + "    noise: {both: yes}",
+            "noise.both in step 1 must be true or false; got the te",
+        ),
+        (WIDEN + "    placement: centre", "got the text 'centre'; did you mean 'center'?"),
+        (WIDEN + "    fill: xaver", "got the text 'xaver'; did you mean 'xavier'?"),
+        (WIDEN + "    scale: 0", "scale in step 1 must be greater than 0; got 0"),
+        (WIDEN + "    scale: large", "scale in step 1 must be a number; got the text 'large'"),
+        (WIDEN + "    zero: both", "zero in step 1 must be 'out' or 'in'; got the text 'both'"),
+        (WIDEN + "    fallback: no", "must be 'symmetric' or 'random'; got the text 'no'"),
+        (WIDEN + "    calibrate: 3", "calibrate in step 1 must be text; got 3"),
+        (WIDEN + "    calibrat: x", "unknown key 'calibrat' in step 1; did you mean 'calibrate'?"),
         (
             WIDEN + "    noise: {kind: zero}",
             "noise.kind in step 1 must be 'zero-sum' or 'gaussian'",
@@ -206,6 +306,56 @@ def test_what_is_wrong_with_a_file(text, said):
         (DEEPEN + "    blocks: 1000000", "blocks in step 1 must be at most 1000"),
         (DEEPEN + "    fill: hee", "got the text 'hee'; did you mean 'he'?"),
         (DEEPEN + "    factor: 2", "unknown key 'factor' in step 1; known are deepen, layers,"),
+        (
+            DEEPEN + "    activation: prelu",
+            "must be 'none' or 'p-activation'; got the text 'prelu'",
+        ),
+        (DEEPEN + "    scale: 1e9", "scale in step 1 must be at most 10000; got 1000000000.0"),
+        (DEEPEN + "    calibrate: [a]", "calibrate in step 1 must be text; got a list"),
+        (DEEPEN + "    calibrate:", "calibrate in step 1 has no value"),
+        (KERNEL.replace("    to: 5\n", ""), "spec.yaml:2: to in step 1 is missing"),
+        (
+            KERNEL.replace("5", "0"),
+            "spec.yaml:3: to in step 1 must be a whole number from 1 to 255,",
+        ),
+        (KERNEL.replace("5", "257"), "or a list with one for each axis; got 257"),
+        (KERNEL.replace("5", "5.0"), "or a list with one for each axis; got 5.0"),
+        (KERNEL.replace("5", "5x5"), "or a list with one for each axis; got the text '5x5'"),
+        (KERNEL.replace("5", "[3, true]"), "or a list with one for each axis; got true"),
+        (KERNEL.replace("5", "[]"), "to in step 1 is empty; give one size, or one for each axis"),
+        (KERNEL.replace("to", "too"), "unknown key 'too' in step 1; did you mean 'to'?"),
+        (BRANCH + "    at: add", "at in step 1 must be 'sum' or 'concat'; got the text 'add'"),
+        (BRANCH + "    width: 0", "width in step 1 must be at least 1; got 0"),
+        (BRANCH + "    with: 4", "unknown key 'with' in step 1; did you mean 'width'?"),
+        (BRANCH + "    method: [a]", "method in step 1 must be text; got a list"),
+        (
+            BRANCH + "    fill: one",
+            "fill in step 1 must be 'match-std', 'he', 'xavier', 'zeros' or",
+        ),
+        (BRANCH.replace("conv1", "3"), "branch in step 1 must be text, or a list of texts; got 3"),
+        (
+            INPUTS.replace("{by: 1}", "1"),
+            "inputs in step 1 must be a mapping such as {by: 1}; got 1",
+        ),
+        (INPUTS.replace("{by: 1}", "{}"), "inputs in step 1 needs one of 'by' and 'to'"),
+        (INPUTS.replace("{by: 1}", ""), "inputs in step 1 has no value; give it one, or remove"),
+        (INPUTS.replace("1}", "1, to: 4}"), "inputs in step 1 has 'by' and 'to', which exclude"),
+        (INPUTS.replace("1}", "0}"), "inputs.by in step 1 must be at least 1; got 0"),
+        (INPUTS.replace("by", "bye"), "unknown key 'bye' in inputs in step 1; did you mean 'by'?"),
+        (INPUTS + "    fill: he", "unknown key 'fill' in step 1; known are inputs"),
+        (CLASSES.replace("12", "1.5"), "classes.to in step 1 must be a whole number; got 1.5"),
+        (CLASSES + "    fil: he", "unknown key 'fil' in step 1; did you mean 'fill'?"),
+        (TARGET.replace("torchvision/resnet34", "34"), "target in step 1 must be text; got 34"),
+        (
+            TARGET + "    factor: 2",
+            "unknown key 'factor' in step 1; known are target, widen, deepen",
+        ),
+        (
+            TARGET + "    widen: [a, b]",
+            "spec.yaml:3: widen in step 1 must be the name of a method, since the step has a target; "
+            "got a list",
+        ),
+        (TARGET + "    kernel: a", "has several verbs, 'kernel' and 'target'; make a step of each"),
     ],
 )
 def test_what_is_wrong_with_a_step(text, said):
@@ -253,6 +403,9 @@ def test_many_problems_are_counted():
         ({"steps": [{"widen": "a", "factor": 10**5000}]}, "got a number of more than 20 digits"),
         ({"steps": [{"widen": "a", "factor": 1 + 2j}]}, "got a Python complex"),
         ({3: 4}, "is a key that is not text"),
+        ({"steps": [{3: 4}]}, "step 1 has no verb; its keys are '3'; the verbs are widen,"),
+        ({"steps": [{"inputs": {"by": 1}, 3: 4}]}, "3 in step 1 is a key that is not text"),
+        ({"steps": [{"kernel": "a", "to": {3}}]}, "for each axis; got a Python set"),
         ({"teacher": {"options": {"a": [float("nan")]}}}, "teacher.options.a.0 must be a value"),
         ({"teacher": {"options": {"a": {1: 2}}}}, "teacher.options.a has a key that is not text"),
         ({"teacher": {"options": {"a": {1, 2}}}}, "got a Python set"),
@@ -271,56 +424,138 @@ def test_options_that_hold_themselves_are_refused():
         spec.from_dict({"teacher": {"options": options}, "steps": [{"deepen": "a"}]})
 
 
-patterns = st.sampled_from(["a", "layer*.conv[12]", "{a,b}"])
-widen_steps = st.fixed_dictionaries(
-    {"widen": patterns | st.lists(patterns, min_size=1, max_size=2)},
-    optional={
-        "multiple_of": st.integers(1, 64),
-        "split": st.sampled_from(["unequal", "select", "per-channel", "uniform"]),
-        "copies": st.sampled_from(["even", "random"]),
-        "noise": st.just("none") | st.just({"kind": "zero-sum"}),
-        "rescale": st.floats(0.1, 10),
-    },
-).flatmap(
-    lambda step: st.sampled_from([{"factor": 1.5}, {"factor": 2}, {"to": 9}, {"by": 3}]).map(
-        lambda size: {**step, **size}
-    )
+NAMES = st.sampled_from(["a", "layer*.conv[12]", "{a,b}"])
+PATTERNS = NAMES | st.lists(NAMES, min_size=1, max_size=2)
+METHODS = st.sampled_from(["net2wider", "r2wider", "zero-init"])
+FILLS = st.sampled_from(["match-std", "he", "xavier", "zeros", "copy"])
+RATIOS = st.floats(0.1, 10) | st.integers(1, 10_000)
+COUNTS = st.integers(1, 1000)
+PATHS = st.sampled_from(["inputs.npz", "a folder/é.npz"])
+
+
+def mappings(required, *choices, **optional):
+    """Mappings with all the required keys, the keys of one choice, and any of the optional ones."""
+    several = [st.fixed_dictionaries(required | each, optional=optional) for each in choices]
+    return st.one_of(several or [st.fixed_dictionaries(required, optional=optional)])
+
+
+noises = mappings(
+    {},
+    {},
+    {"scale": RATIOS},
+    {"snr_db": st.floats(-80, 200)},
+    kind=st.sampled_from(["zero-sum", "gaussian"]),
+    match=st.sampled_from(["std", "mean-and-std"]),
+    both=st.booleans(),
 )
-deepen_steps = st.fixed_dictionaries(
-    {"deepen": patterns},
-    optional={"method": st.just("zero-init"), "fill": st.sampled_from(["he", "zeros"])},
-).flatmap(
-    lambda step: st.sampled_from(
-        [{}, {"layers": 2}, {"blocks": 2}, {"after": 1}, {"at": "end"}]
-    ).map(lambda place: {**step, **place})
+amounts = mappings({}, {"by": COUNTS}, {"to": COUNTS})
+STEPS = {
+    "widen": mappings(
+        {"widen": PATTERNS},
+        {"factor": RATIOS},
+        {"to": COUNTS},
+        {"by": COUNTS},
+        {"groups": COUNTS},
+        multiple_of=COUNTS,
+        method=METHODS,
+        placement=st.sampled_from(["end", "center", "interleave"]),
+        split=st.sampled_from(["unequal", "select", "per-channel", "uniform"]),
+        copies=st.sampled_from(["even", "random"]),
+        noise=st.just("none") | noises,
+        rescale=RATIOS,
+        fill=FILLS,
+        scale=RATIOS,
+        zero=st.sampled_from(["in", "out"]),
+        fallback=st.sampled_from(["symmetric", "random"]),
+        calibrate=PATHS,
+    ),
+    "deepen": mappings(
+        {"deepen": PATTERNS},
+        {},
+        {"layers": COUNTS},
+        {"blocks": COUNTS},
+        {"blocks": COUNTS, "after": COUNTS},
+        {"at": st.just("end")},
+        method=METHODS,
+        fill=FILLS,
+        scale=RATIOS,
+        activation=st.sampled_from(["none", "p-activation"]),
+        calibrate=PATHS,
+    ),
+    "kernel": mappings(
+        {
+            "kernel": PATTERNS,
+            "to": st.integers(1, 255) | st.lists(st.integers(1, 255), min_size=1, max_size=3),
+        }
+    ),
+    "branch": mappings(
+        {"branch": PATTERNS},
+        at=st.sampled_from(["sum", "concat"]),
+        width=COUNTS,
+        method=METHODS,
+        fill=FILLS,
+    ),
+    "inputs": mappings({"inputs": amounts}),
+    "classes": mappings({"classes": amounts}, fill=FILLS),
+    "target": mappings({"target": st.just("timm/resnet152")}, widen=METHODS, deepen=METHODS),
+}
+specs = mappings(
+    {"steps": st.lists(st.one_of(list(STEPS.values())), min_size=1, max_size=3)},
+    seed=st.integers(0, 2**63 - 1),
+    teacher=st.just({"options": {"a": [1, "b"]}}),
 )
-specs = st.fixed_dictionaries(
-    {"steps": st.lists(widen_steps | deepen_steps, min_size=1, max_size=3)},
-    optional={"seed": st.integers(0, 2**63 - 1), "teacher": st.just({"options": {"a": [1, "b"]}})},
-)
+
+
+def test_steps_of_every_verb_are_tried():
+    assert list(STEPS) == list(spec.VERBS)
+    for verb, steps in STEPS.items():
+        keys = set(spec.VERBS[verb].model_fields)
+        assert keys == set().union(*(find_keys(steps, key) for key in keys))
+
+
+def find_keys(steps, key):
+    """The key, if some of the steps have it."""
+    return {key} & set(find(steps, lambda step: key in step))
 
 
 @given(specs)
-def test_the_canonical_form_is_json_and_reads_back_as_itself(given_spec):
-    canonical = spec.canonical(spec.from_dict(given_spec))
-    assert spec.canonical(spec.from_dict(json.loads(json.dumps(canonical)))) == canonical
+def test_the_canonical_form_is_json_and_means_the_same(given_spec):
+    first = spec.from_dict(given_spec)
+    canonical = spec.canonical(first)
+    again = spec.from_dict(json.loads(json.dumps(canonical)))
+    assert spec.canonical(again) == canonical
+    for one, other, stated in zip(first.steps, again.steps, given_spec["steps"], strict=True):
+        assert dict(one) == dict(other)
+        assert other.model_fields_set - {"method"} == stated.keys() - {"method"}
 
 
-def test_the_canonical_form_holds_the_defaults():
+@given(specs)
+def test_the_json_schema_takes_every_spec_and_its_canonical_form(given_spec):
+    VALIDATOR.validate(given_spec)
+    VALIDATOR.validate(spec.canonical(spec.from_dict(given_spec)))
+
+
+@given(specs, st.data())
+def test_the_json_schema_refuses_what_is_refused(given_spec, data):
+    """One key more, from another step, or one key less."""
+    step = data.draw(st.sampled_from(given_spec["steps"]))
+    other = data.draw(st.one_of(list(STEPS.values())))
+    step |= {key: other[key] for key in data.draw(st.sets(st.sampled_from(list(other))))}
+    step.pop(data.draw(st.sampled_from(list(step))))
+    try:
+        spec.from_dict(given_spec)
+    except SpecError:
+        assert not VALIDATOR.is_valid(given_spec)
+    else:
+        assert VALIDATOR.is_valid(given_spec)
+
+
+def test_the_canonical_form_holds_the_defaults_of_the_file_and_what_steps_state():
     assert spec.canonical(spec.parse_text(WIDEN)) == {
         "version": 1,
         "seed": 0,
         "teacher": {"options": {}},
-        "steps": [
-            {
-                "widen": ["conv1"],
-                "factor": 2.0,
-                "method": "net2wider",
-                "split": "unequal",
-                "copies": "even",
-                "noise": "none",
-            }
-        ],
+        "steps": [{"widen": ["conv1"], "factor": 2.0, "method": "net2wider"}],
         "verify": {"samples": 16},
     }
 
@@ -332,10 +567,11 @@ def test_the_json_schema_knows_every_key_and_no_null():
     assert schema["properties"]["version"]["const"] == 1
     widen = schema["$defs"]["WidenStep"]
     assert widen["additionalProperties"] is False
-    assert widen["oneOf"] == [{"required": [size]} for size in ("factor", "to", "by")]
+    assert widen["oneOf"] == [{"required": [size]} for size in ("factor", "to", "by", "groups")]
     assert widen["properties"]["factor"]["type"] == "number"
     assert widen["properties"]["noise"]["anyOf"][0] == {"const": "none"}
-    assert widen["properties"]["widen"]["anyOf"][0] == {"type": "string"}
+    assert "default" not in widen["properties"]["noise"]
+    assert widen["properties"]["widen"]["anyOf"][0]["type"] == "string"
     for model in (*schema["$defs"].values(), schema):
         assert all("description" in field for field in model["properties"].values())
     assert "null" not in json.dumps(schema)

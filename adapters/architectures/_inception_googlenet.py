@@ -38,7 +38,17 @@ def is_full(header: Header) -> bool:
 
 def describe(header: Header, epsilon: float) -> tuple[Layer, ...]:
     """The layers, from the stem to ``logits``."""
-    trunk = _full(header, epsilon) if is_full(header) else _small(header, epsilon)
+    if is_full(header):
+        return describe_full(header, epsilon)
+    return _with_classifier(_small(header, epsilon))
+
+
+def describe_full(header: Header, epsilon: float) -> tuple[Layer, ...]:
+    """torchvision's layout, with the auxiliary heads where they have keys."""
+    return _with_classifier(_full(header, epsilon))
+
+
+def _with_classifier(trunk: tuple[Layer, ...]) -> tuple[Layer, ...]:
     return (
         *trunk,
         AdaptiveAverage("avgpool", 1),

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ckgrow.header import Header
 
-from ._layers import Aside, Concatenation, Convolution, Layer, Linear
+from ._layers import Aside, Concatenation, Convolution, Flatten, Layer, Linear, Normalization
+from ._stock_header import Shapes, norm_shapes
 
 Unit = tuple[int, tuple[int, ...]]
 
@@ -49,6 +50,50 @@ class Widths:
             and all(f"{layer.path}.bias" in header for layer in linears)
             and not any(f"{path}.bias" in header for path in biased)
         )
+
+    def shapes(self, layers: Sequence[Layer], channels: int, classes: int) -> Shapes:
+        """Every tensor of the stock class, whose layout ``layers`` are; counters aside."""
+        sizing = _Sizing(self, classes)
+        sizing.walk(layers, iter(_parsed(" ".join(self.trunk))), channels)
+        return sizing.shapes
+
+
+class _Sizing:
+    """One walk that takes a unit for every convolution; ``shapes`` are those met so far."""
+
+    def __init__(self, widths: Widths, classes: int) -> None:
+        self.shapes: Shapes = {}
+        self._widths = widths
+        self._classes = classes
+
+    def walk(self, layers: Sequence[Layer], units: Iterator[Unit], channels: int) -> int:
+        """The channels behind the last layer."""
+        for layer in layers:
+            channels = self._behind(layer, units, channels)
+        return channels
+
+    def _behind(self, layer: Layer, units: Iterator[Unit], channels: int) -> int:
+        match layer:
+            case Convolution():
+                width, kernel = next(units)
+                self.shapes[f"{layer.path}.weight"] = (width, channels, *kernel)
+                return width
+            case Normalization():
+                self.shapes |= norm_shapes(layer.path, channels)
+            case Concatenation():
+                return sum(self.walk(branch, units, channels) for branch in layer.branches)
+            case Aside():
+                self.walk(layer.layers, iter(_parsed(self._widths.head)), channels)
+            case Flatten():
+                return channels * layer.positions
+            case Linear():
+                rows = self._classes if layer.output else self._widths.hidden
+                self.shapes |= {f"{layer.path}.weight": (rows, channels)}
+                self.shapes |= {f"{layer.path}.bias": (rows,)}
+                return rows
+            case _:  # pools, activations: nothing with a shape
+                pass
+        return channels
 
 
 GOOGLENET = Widths(

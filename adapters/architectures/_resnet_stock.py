@@ -1,4 +1,4 @@
-"""Which stock class loads a residual network's tensors as they are."""
+"""Published residual networks by name, and which of them loads a checkpoint's tensors as they are."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ckgrow.architecture import Target, Targeting
+from ckgrow.graph import Graph
 from ckgrow.header import Header
 
-from ._explaining import BATCH_NORM, COUNTER
+from ._explaining import COUNTER
 from ._resnet_layout import Layout, usual_stem
-
-Shapes = dict[str, tuple[int, ...]]
+from ._stock_header import Shapes, class_count, header_like, input_size, norm_shapes
 
 
 @dataclass(frozen=True)
 class Constructor:
-    """One of torchvision's constructors: its arguments to ``ResNet``."""
+    """One of torchvision's or timm's constructors: its arguments to ``ResNet``."""
 
     convolutions: int
     depths: tuple[int, ...]
     groups: int = 1
     width_per_group: int = 64
 
-    def shapes(self, classes: int) -> Shapes:
-        """Every tensor of the model; counters of BatchNorm aside."""
+    def shapes(self, classes: int, channels: int = 3) -> Shapes:
+        """Every tensor of the model; counters of BatchNorm aside. No classes, no classifier."""
         expansion = 4 if self.convolutions == 3 else 1
-        made = dict(_unit("conv1", "bn1", (64, 3, 7, 7)))
+        made = dict(_unit("conv1", "bn1", (64, channels, 7, 7)))
         arriving = 64
         for stage, depth in enumerate(self.depths):
             planes = 64 << stage
@@ -39,7 +40,7 @@ class Constructor:
                 for index, weight in enumerate(self._branch(arriving, planes), start=1):
                     made |= _unit(f"{path}.conv{index}", f"{path}.bn{index}", weight)
                 arriving = leaving
-        return made | {"fc.weight": (classes, arriving), "fc.bias": (classes,)}
+        return made | ({"fc.weight": (classes, arriving), "fc.bias": (classes,)} if classes else {})
 
     def _branch(self, arriving: int, planes: int) -> Iterator[tuple[int, ...]]:
         if self.convolutions == 2:
@@ -62,6 +63,33 @@ TORCHVISION = {
     "resnext50_32x4d": Constructor(3, (3, 4, 6, 3), groups=32, width_per_group=4),
     "resnext101_32x8d": Constructor(3, (3, 4, 23, 3), groups=32, width_per_group=8),
     "resnext101_64x4d": Constructor(3, (3, 4, 23, 3), groups=64, width_per_group=4),
+}
+
+TIMM = TORCHVISION | {
+    "resnet26": Constructor(3, (2, 2, 2, 2)),
+    "resnet200": Constructor(3, (3, 24, 36, 3)),
+    "resnext101_32x4d": Constructor(3, (3, 4, 23, 3), groups=32, width_per_group=4),
+    "resnext101_32x16d": Constructor(3, (3, 4, 23, 3), groups=32, width_per_group=16),
+    "resnext101_32x32d": Constructor(3, (3, 4, 23, 3), groups=32, width_per_group=32),
+}
+"""Those of timm's ResNets that compute as torchvision's do, under the same keys."""
+
+
+def _targeting(constructor: Constructor, headless: int) -> Targeting:
+    """``headless`` is the number of classes for a checkpoint without a classifier."""
+
+    def target(graph: Graph, header: Header) -> Target:
+        size = input_size(graph)
+        classes = class_count(graph, header)
+        shapes = constructor.shapes(headless if classes is None else classes, size[0])
+        return Target(header_like(header, shapes), {"input": size})
+
+    return target
+
+
+TARGETS = {
+    **{f"torchvision/{name}": _targeting(each, headless=1000) for name, each in TORCHVISION.items()},
+    **{f"timm/{name}": _targeting(each, headless=0) for name, each in TIMM.items()},
 }
 
 
@@ -105,8 +133,7 @@ def _of_any_width(shapes: Shapes, found: Layout) -> str | None:
 
 
 def _unit(convolution: str, norm: str, weight: tuple[int, ...]) -> Shapes:
-    norms: Shapes = {f"{norm}.{part}": weight[:1] for part in BATCH_NORM}
-    return {f"{convolution}.weight": weight, **norms}
+    return {f"{convolution}.weight": weight, **norm_shapes(norm, weight[0])}
 
 
 def _classes(classes: int) -> str:

@@ -43,6 +43,7 @@ from ._chain_emission import (
 from ._chain_modules import Layer, Modules, modules
 from ._chain_order import Ordering, order
 from ._convnet_layout import Layout, layout
+from ._convnet_stock import TARGETS
 from ._convnet_torchvision import Convention, constructor, convention
 from ._options import Options
 
@@ -65,6 +66,7 @@ class Convnet:
         NORM,
         EPSILON,
     )
+    targets = TARGETS
 
     def explain(self, header: Header) -> Explanation:
         """Which keys belong to one plain chain; keys named after branches never do."""

@@ -7,11 +7,19 @@ kernels are read off the checkpoint; strides and pooling are torchvision's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ckgrow.architecture import Assumption, Explanation, Network, Option, Stage
+from ckgrow.architecture import (
+    Assumption,
+    Explanation,
+    Network,
+    Option,
+    Stage,
+    Target,
+    Targeting,
+)
 from ckgrow.errors import SpecError
 from ckgrow.graph import Graph
 from ckgrow.header import Header
@@ -23,6 +31,7 @@ from ._explaining import explanation
 from ._inception_stock import GOOGLENET, INCEPTION_V3, Widths
 from ._layers import Aside, Convolution, Layer, Rescale
 from ._options import Options
+from ._stock_header import class_count, header_like, input_size
 
 EPSILON = 1e-3
 
@@ -34,6 +43,26 @@ TRANSFORM = Rescale(
     scale=tuple(deviation / 0.5 for deviation in DEVIATIONS),
     shift=tuple((mean - 0.5) / 0.5 for mean in MEANS),
 )
+
+
+def _targeting(widths: Widths, describe: Callable[[Header, float], tuple[Layer, ...]]) -> Targeting:
+    """With auxiliary heads where the checkpoint has them."""
+
+    def target(graph: Graph, header: Header) -> Target:
+        size = input_size(graph)
+        layers = describe(header, EPSILON)
+        shapes = widths.shapes(layers, size[0], class_count(graph, header) or 1000)
+        rescaled = any(node.name == TRANSFORM.path for node in graph.nodes)
+        options = {"input": size, "transform_input": rescaled}
+        return Target(header_like(header, shapes), options)
+
+    return target
+
+
+TARGETS = {
+    "torchvision/googlenet": _targeting(GOOGLENET, googlenet.describe_full),
+    "torchvision/inception_v3": _targeting(INCEPTION_V3, inception_v3.describe),
+}
 
 
 class Inception:
@@ -54,6 +83,7 @@ class Inception:
         ),
         Option("epsilon", EPSILON, "epsilon of BatchNorm"),
     )
+    targets = TARGETS
 
     def explain(self, header: Header) -> Explanation:
         """Which keys have a place in a network of Inception blocks."""

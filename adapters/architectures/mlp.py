@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ckgrow.architecture import Assumption, Explanation, Network, Stage
+from ckgrow.architecture import Assumption, Explanation, Network, Stage, Targeting
 from ckgrow.building import Builder
 from ckgrow.errors import CheckpointError
 from ckgrow.graph import BATCH, Graph
@@ -49,6 +49,7 @@ class Mlp:
     name = "mlp"
     summary = "chains of Linear layers under any names, with or without BatchNorm1d"
     options = (activation_option(), ORDER, NORM, EPSILON)
+    targets: Mapping[str, Targeting] = {}
 
     def explain(self, header: Header) -> Explanation:
         """Which keys belong to a Linear or a BatchNorm1d of one chain."""

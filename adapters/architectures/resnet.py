@@ -54,6 +54,7 @@ class Resnet:
             ("even", "end"),
         ),
     )
+    targets = _resnet_stock.TARGETS
 
     def explain(self, header: Header) -> Explanation:
         """Which keys have a place in a residual network."""

@@ -17,6 +17,7 @@ from ckgrow.ops import rule
 class Block:
     """A new block that maps a stream to itself: y = act(x + branch(x)), act perhaps missing.
 
+    ``model`` is the block it is modelled on, or the layer that an inserted one stands behind.
     ``nodes`` read ``input`` and make ``output``. ``models`` has for each tensor the tensor it is
     modelled on, ``specs`` its dtype and shape. ``last`` is the node whose output ends the branch.
     """
@@ -29,6 +30,15 @@ class Block:
     models: Mapping[str, str]
     specs: Mapping[str, TensorSpec]
     last: Node
+
+    def width(self, layer: Node) -> int:
+        """The output channels of one of its layers."""
+        return self.specs[layer.inputs[1]].shape[rows_of(layer)]
+
+
+def rows_of(layer: Node) -> int:
+    """The dimension of a layer's weight that makes its outputs; the other reads its inputs."""
+    return 0 if layer.op == "Conv" or layer.get("transB", 0) else 1
 
 
 @dataclass(frozen=True)
@@ -165,15 +175,21 @@ def _check_identity(
 ) -> None:
     """x + 0 must pass the block's last activation unchanged."""
     behind = [node for node in nodes if node.output in _from(cut, total.output)][1:]
-    producers = graph.producers()
+    before = graph.producers().get(stream)
     for node in behind:
-        before = producers.get(stream)
-        same = before is not None and (before.op, before.attributes) == (node.op, node.attributes)
+        same = before is not None and _function(graph, before) == _function(graph, node)
         if not (rule(node.op).idempotent and same):
             raise SpecError(
                 f"{where}: {cut.path} ends with {node.op}, which would change the stream when "
-                "applied once more; zero-init needs an idempotent activation behind the sum"
+                "applied once more: a whole block needs an idempotent activation behind its sum; "
+                "insert behind a layer of the block instead, by r2deeper or zero-init"
             )
+
+
+def _function(graph: Graph, node: Node) -> tuple[object, ...]:
+    """What makes two activations the same function: the op, its attributes and its constants."""
+    bounds = [graph.constants.get(name) for name in node.inputs[1:]]
+    return node.op, dict(node.attributes), bounds
 
 
 def _specs(draft: Draft, nodes: tuple[Node, ...], cut: _Cut, stream: str) -> dict[str, TensorSpec]:

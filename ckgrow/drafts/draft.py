@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,13 +37,18 @@ class Draft:
 
     ``recipes`` has every tensor of the student so far, those that no node reads included;
     ``origins`` every layer with output channels; ``names`` what each of the teacher's keys is
-    called now.
+    called now. ``interface`` has the map from the teacher's channels for every graph input and
+    output that has others now. ``by_groups`` names grouped convolutions that :attr:`grouping` takes
+    by groups, ``open_ends`` graph inputs and outputs that it lets grow.
     """
 
     graph: Graph
     recipes: Mapping[str, Recipe]
     origins: Mapping[str, Origin]
     names: Mapping[str, str]
+    interface: Mapping[str, ChannelMap] = field(default_factory=dict)
+    by_groups: frozenset[str] = frozenset()
+    open_ends: frozenset[str] = frozenset()
 
     @staticmethod
     def of_teacher(graph: Graph, header: Header) -> Draft:
@@ -64,7 +69,8 @@ class Draft:
     @cached_property
     def grouping(self) -> Grouping:
         """What grows together, inferred from the graph as it is now."""
-        return group_channels(self.graph, couple(self.graph, self.header))
+        coupled = couple(self.graph, self.header, self.by_groups, self.open_ends)
+        return group_channels(self.graph, coupled)
 
     @property
     def renames(self) -> Mapping[str, str]:

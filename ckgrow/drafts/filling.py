@@ -5,12 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from ckgrow.drafts.blocks import Block, rows_of
+from ckgrow.drafts.draft import Draft
 from ckgrow.graph import Node
 from ckgrow.header import TensorSpec
 from ckgrow.ops import rule
 from ckgrow.random import Draw, Stream
 from ckgrow.recipes import Drawn, Filled, Recipe, Statistic
-from ckgrow.spec.steps import Fill
+from ckgrow.spec import Fill
+
+
+def fresh_block(block: Block, draft: Draft, draw: Draw, fill: Fill) -> dict[str, Recipe]:
+    """A recipe for every tensor of a new block, each by :func:`fresh_tensor`."""
+    return {
+        key: fresh_tensor(
+            key,
+            spec,
+            draft.recipes[block.models[key]],
+            block.models[key],
+            block.nodes,
+            draw,
+            fill,
+        )
+        for key, spec in block.specs.items()
+    }
 
 
 def fresh_tensor(
@@ -36,27 +54,40 @@ def fresh_tensor(
         role = node.inputs.index(key)
         if rule(node.op).makes_channels and role == 1:
             stream = draw.stream("fresh", key)
-            return fresh_weight(spec, stream, model, model_key, fill, _rows_of(node))
+            return fresh_weight(spec, stream, model, model_key, fill, rows_of(node), spec.shape)
         entry = rule(node.op).entries.get(role, 0.0)
         return Filled(spec, Statistic("mean", model, model_key) if entry == "mean" else entry)
     return Filled(spec, 0.0)
 
 
 def fresh_weight(
-    spec: TensorSpec, stream: Stream, model: Recipe, model_key: str, fill: Fill, rows: int
+    spec: TensorSpec,
+    stream: Stream,
+    model: Recipe,
+    model_key: str,
+    fill: Fill,
+    rows: int,
+    shape: tuple[int, ...] | None = None,
 ) -> Recipe:
     """Weights drawn with the model's own standard deviation (``match-std``, and for want of a
     copy; He's where that is 0), with He's sqrt(2 / fan_in) or Xavier's
-    sqrt(2 / (fan_in + fan_out)); fans are the model's. ``rows`` is the dimension of the outputs.
+    sqrt(2 / (fan_in + fan_out)). ``rows`` is the dimension of the outputs; fans are those of
+    ``shape``, or else the model's.
     """
     if fill == "zeros":
         return Filled(spec, 0.0)
-    return Drawn(spec, stream, deviation(model, model_key, fill, rows))
+    return Drawn(spec, stream, deviation(model, model_key, fill, rows, shape))
 
 
-def deviation(model: Recipe, model_key: str, fill: Fill, rows: int = 0) -> float | Statistic:
+def deviation(
+    model: Recipe,
+    model_key: str,
+    fill: Fill,
+    rows: int = 0,
+    shape: tuple[int, ...] | None = None,
+) -> float | Statistic:
     """The deviation of fresh weights beside, or modelled on, the weight ``model``."""
-    shape = model.spec.shape
+    shape = shape or model.spec.shape
     taps = math.prod(shape[2:])
     fan_in, fan_out = shape[1 - rows] * taps, shape[rows] * taps
     he = math.sqrt(2.0 / max(fan_in, 1))
@@ -65,8 +96,3 @@ def deviation(model: Recipe, model_key: str, fill: Fill, rows: int = 0) -> float
     if fill == "xavier":
         return math.sqrt(2.0 / max(fan_in + fan_out, 1))
     return Statistic("deviation", model, model_key, otherwise=he)
-
-
-def _rows_of(node: Node) -> int:
-    """The dimension of a layer's weight that makes its outputs."""
-    return 0 if node.op == "Conv" or node.get("transB", 0) else 1

@@ -58,6 +58,12 @@ def place_behind(draft: Draft, layer: str, where: str) -> Place:
     return Place(node, batch_norm, activation, value, channels)
 
 
+def bare_place(draft: Draft, layer: str, where: str) -> Place:
+    """The place right behind the layer itself; SpecError when it is none."""
+    place = place_behind(draft, layer, where)
+    return Place(place.layer, None, (), place.layer.output, place.channels)
+
+
 def _only_reader(graph: Graph, value: str) -> Node | None:
     readers = graph.consumers().get(value, [])
     return readers[0] if len(readers) == 1 and value not in graph.outputs else None

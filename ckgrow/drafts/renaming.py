@@ -109,16 +109,23 @@ def is_grown_from(name: str, path: str) -> bool:
 
 
 def new_paths(
-    models: Sequence[str], taken: Iterable[str]
+    models: Sequence[str], taken: Iterable[str], others: Sequence[str] = ()
 ) -> tuple[dict[str, str], tuple[Shift, ...]]:
     """Paths for modules inserted behind ``models``, and the shifts that make room for them.
 
     ``models`` are the paths of a layer and of its followers (BatchNorm, activation) that stand
-    for modules; those in one container get successive numbers behind the last of them.
+    for modules; those in one container get successive numbers behind the last of them. ``others``
+    (``prelu``) have no model; they stand in front of the layer's copy.
     """
     names = tuple(taken)
     paths: dict[str, str] = {}
     containers: dict[str, list[tuple[int, str]]] = {}
+    home = split_number(models[0])
+    for other in others:
+        if home is None:
+            paths[other] = free_name(f"{_GROWN.sub('', models[0])}_{other}", names)
+        else:
+            containers.setdefault(home[0], []).append((-1, other))
     for model in models:
         place = split_number(model)
         if place is None:
@@ -140,3 +147,9 @@ def functional_name(node: Node, paths: Mapping[str, str]) -> str:
         if is_inside(node.name, path):
             return moved(node.name, path, new_path)
     return f"{next(iter(paths.values()))}/{node.op.lower()}"
+
+
+def copied_key(key: str, model: str, paths: Mapping[str, str]) -> str:
+    """A tensor of the copy of the layer ``model`` for one of its own, with the same last part."""
+    last = key[len(model) :] if is_inside(key, model) else "." + key.rpartition(".")[2]
+    return paths[model] + last

@@ -19,7 +19,7 @@ from ckgrow.names import guess, quoted
 __all__ = ["block_method", "layer_method", "widen_method"]
 
 Method = WidenMethod | LayerMethod | BlockMethod
-Kind = TypeVar("Kind", WidenMethod, LayerMethod, BlockMethod)
+Kind = TypeVar("Kind", bound=Method)
 
 
 @cache
@@ -36,9 +36,13 @@ def widen_method(name: str, where: str) -> WidenMethod:
     return _named((m for m in methods() if isinstance(m, WidenMethod)), name, where)
 
 
-def layer_method(name: str, where: str) -> LayerMethod:
-    """The method called ``name`` to deepen a layer by; SpecError when there is none."""
-    return _named((m for m in methods() if isinstance(m, LayerMethod)), name, where)
+def layer_method(name: str, where: str) -> LayerMethod | BlockMethod:
+    """The method called ``name`` to deepen a layer by, a residual block's where no other has it.
+
+    SpecError when there is none.
+    """
+    blocks: list[LayerMethod | BlockMethod] = [m for m in methods() if isinstance(m, BlockMethod)]
+    return _named([*blocks, *(m for m in methods() if isinstance(m, LayerMethod))], name, where)
 
 
 def block_method(name: str, where: str) -> BlockMethod:
@@ -47,10 +51,11 @@ def block_method(name: str, where: str) -> BlockMethod:
 
 
 def _named(candidates: Iterable[Kind], name: str, where: str) -> Kind:
+    """The last candidate of that name."""
     known = {method.name: method for method in candidates}
     if name in known:
         return known[name]
-    verb = next(iter(known.values())).verb
+    verb = list(known.values())[-1].verb
     raise SpecError(
         f"{where}: no method {quoted(name)} to {verb} by, only {', '.join(known)}"
         f"{guess(name, known)}"

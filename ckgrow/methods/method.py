@@ -13,10 +13,11 @@ and columns of source zero are free; rows of one fresh unit have equal class sum
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from ckgrow.drafts.places import Place, place_behind
 from ckgrow.graph import Graph, Node
 from ckgrow.groups import Group, Grouping
 from ckgrow.growth.axis import Growing, GrownAxis
@@ -29,8 +30,7 @@ from ckgrow.recipes import Placed, Recipe
 
 if TYPE_CHECKING:
     from ckgrow.drafts.blocks import Block
-    from ckgrow.drafts.draft import Draft
-    from ckgrow.drafts.places import Place
+    from ckgrow.drafts.draft import Draft, Origin
     from ckgrow.spec import DeepenStep, WidenStep
 
 Preserves = Literal["exact", "rounded", "eval", "approximate", "no"]
@@ -47,6 +47,14 @@ class Method(ABC):
     name: str
     verb: ClassVar[str]
     options: ClassVar[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A draft made ready to be widened, and why some of the layers are to be left alone."""
+
+    draft: Draft
+    barred: Mapping[str, str] = field(default_factory=dict)
 
 
 class WidenMethod(Method):
@@ -66,6 +74,10 @@ class WidenMethod(Method):
     def rests_on(self, step: WidenStep) -> tuple[str, ...]:
         """The facts that exactness needs besides the wiring, as for :class:`LayerMethod`."""
         return ()
+
+    def prepare(self, draft: Draft, layers: Iterable[str], step: WidenStep) -> Prepared:
+        """The draft before ``layers`` are widened; a method may change the graph first."""
+        return Prepared(draft)
 
     def warnings(
         self, step: WidenStep, graph: Graph, grouping: Grouping, group: Group
@@ -105,7 +117,9 @@ class Insertion:
     """What a layer method makes: nodes in order, the first reading the place's value.
 
     ``recipes`` are the tensors of those nodes; ``defect`` is how far stored values are from
-    preserving the function, relative to the values that pass through.
+    preserving the function, relative to the values that pass through. ``certificate`` is that of
+    the new layer's origin: "" says that what it makes is new. ``origins`` are those of layers of
+    the draft whose own output changes.
     """
 
     nodes: tuple[Node, ...]
@@ -113,6 +127,8 @@ class Insertion:
     preserves: Preserves
     defect: float = 0.0
     warnings: tuple[str, ...] = ()
+    certificate: str = "identity"
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
 
 class LayerMethod(Method):
@@ -125,11 +141,20 @@ class LayerMethod(Method):
     verb = "deepen a layer"
     rests_on: ClassVar[tuple[str, ...]] = ()
 
+    def place(self, draft: Draft, layer: str, where: str) -> Place:
+        """Where the new layer stands: behind the layer's BatchNorm and activation."""
+        return place_behind(draft, layer, where)
+
+    def modules(self, step: DeepenStep) -> tuple[str, ...]:
+        """What else is inserted as modules of their own, in front of the new layer."""
+        return ()
+
     @abstractmethod
     def insert(
         self, place: Place, names: Mapping[str, str], draft: Draft, draw: Draw, step: DeepenStep
     ) -> Insertion:
-        """New nodes behind ``place``; ``names`` has a new name for each node of the place.
+        """New nodes behind ``place``; ``names`` has a new name for each node of the place, and
+        for each of :meth:`modules`.
 
         Raises SpecError where the method cannot apply, saying why and what would.
         """
@@ -137,18 +162,31 @@ class LayerMethod(Method):
 
 @dataclass(frozen=True)
 class Filling:
-    """What a block method makes: a recipe for every tensor of the block."""
+    """What a block method makes: a recipe for every tensor of the block.
+
+    ``maps`` says where the output channels of a layer come from, where they are not all fresh
+    units of their own.
+    """
 
     recipes: Mapping[str, Recipe]
     preserves: Preserves
     warnings: tuple[str, ...] = ()
+    maps: Mapping[str, ChannelMap] = field(default_factory=dict)
 
 
 class BlockMethod(Method):
-    """A way to fill a new residual block that is modelled on an old one."""
+    """A way to fill a new residual block: one modelled on an old one of a stage, or one that is
+    inserted behind a single layer.
+
+    ``rests_on`` are the facts that whole blocks need for exactness, which have an activation
+    behind the sum; inserted ones have none. These have ``least_layers`` at least, and hidden
+    channels in whole multiples of ``multiple`` in every convolution group.
+    """
 
     verb = "deepen a stage"
-    rests_on: ClassVar[tuple[str, ...]] = ()
+    rests_on: ClassVar[tuple[str, ...]] = ("activation",)
+    least_layers: ClassVar[int] = 1
+    multiple: ClassVar[int] = 1
 
     @abstractmethod
     def fill(self, block: Block, draft: Draft, draw: Draw, step: DeepenStep) -> Filling:

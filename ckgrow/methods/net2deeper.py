@@ -24,7 +24,7 @@ import numpy as np
 
 from ckgrow.drafts.draft import Draft
 from ckgrow.drafts.places import Place
-from ckgrow.drafts.renaming import is_inside
+from ckgrow.drafts.renaming import copied_key
 from ckgrow.errors import SpecError
 from ckgrow.graph import Node
 from ckgrow.header import TensorSpec, numpy_dtype
@@ -49,7 +49,7 @@ class Net2Deeper(LayerMethod):
             raise SpecError(
                 f"{step.where}: net2deeper behind {place.layer.name}: {place.activation_name} is "
                 "not idempotent, so applying it twice changes the function; "
-                "deepen a layer whose activation is (ReLU, ReLU6, none)"
+                "use netmorph with a p-activation, or r2deeper"
             )
         recipes = self._layer_tensors(place, names, draft, step)
         layer = _layer(place, names, recipes)
@@ -61,7 +61,7 @@ class Net2Deeper(LayerMethod):
             model = place.batch_norm
             spec = TensorSpec(draft.recipes[model.inputs[1]].spec.dtype, (place.channels,))
             gamma, variance, defect = identity_statistics(spec.dtype, model.get("epsilon", EPSILON))
-            keys = [_key(key, model, names) for key in model.inputs[1:5]]
+            keys = [copied_key(key, model.name, names) for key in model.inputs[1:5]]
             values = (gamma, 0.0, 0.0, variance)
             recipes |= {k: Filled(spec, v) for k, v in zip(keys, values, strict=True)}
             nodes.append(_copied(model, names, (nodes[-1].output, *keys)))
@@ -92,13 +92,13 @@ class Net2Deeper(LayerMethod):
             )
         columns = place.channels // model.get("group", 1)
         recipes: dict[str, Recipe] = {
-            _key(model.inputs[1], model, names): UnitKernel(
+            copied_key(model.inputs[1], model.name, names): UnitKernel(
                 TensorSpec(weight.dtype, (place.channels, columns, *kernel))
             )
         }
         if model.input(2):
             spec = TensorSpec(draft.recipes[model.inputs[2]].spec.dtype, (place.channels,))
-            recipes[_key(model.inputs[2], model, names)] = Filled(spec, 0.0)
+            recipes[copied_key(model.inputs[2], model.name, names)] = Filled(spec, 0.0)
         return recipes
 
 
@@ -139,12 +139,6 @@ def _layer(place: Place, names: Mapping[str, str], recipes: Mapping[str, Recipe]
 def _copied(model: Node, names: Mapping[str, str], inputs: tuple[str, ...]) -> Node:
     name = names[model.name]
     return replace(model, name=name, inputs=inputs, outputs=(name,))
-
-
-def _key(key: str, model: Node, names: Mapping[str, str]) -> str:
-    """The new layer's tensor for one of the model's, with the same last part."""
-    last = key[len(model.name) :] if is_inside(key, model.name) else "." + key.rpartition(".")[2]
-    return names[model.name] + last
 
 
 METHODS = (Net2Deeper(),)

@@ -1,14 +1,18 @@
 """Conv: plain, grouped and depthwise, any number of spatial dimensions.
 
 Weight: "out in/group *kernel". Row r of convolution group b sums over the channels of run b of the
-input axis. A depthwise convolution (one input channel per group) makes its output channels from
-single input channels: it follows them, each repeated ``out / in`` times.
+input axis, and channels can be added inside every run, equally many in each.
+
+A convolution that is looked at *by groups* grows by whole groups: the run of ``in/group`` channels
+that a group reads is one unit, the ``out/group`` rows that it makes are the same unit on the output
+axis, and a new unit is one more group with a kernel of its own. Depthwise convolutions (one input
+channel per group) always are; others where the coupling is asked to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from ckgrow.axes import Axis, Dim
@@ -55,8 +59,9 @@ class Conv(Rule):
         group = node.get("group", 1)
         source = coupling.axis(value, 1)
         rest = (None,) * len(kernel)
-        if columns == 1 and group > 1:
-            made = atoms.repeat(source, rows // group)
+        if _by_groups(site, coupling.by_groups):
+            groups = atoms.units(source, columns, f"Conv {node.name!r}")
+            made = atoms.repeat(groups, rows // group)
             coupling.use(node, weight, (Dim("channel", made), None, *rest))
             coupling.use(node, node.input(2), (Dim("channel", made),))
         else:
@@ -71,11 +76,10 @@ class Conv(Rule):
         return True
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
-        group = site.node.get("group", 1)
         source = growth.value_axis(site.node.inputs[0], 1)
-        if site.channels(1, 1) == 1 and group > 1 and source is not None:
-            return site.node.with_attributes(group=growth.length(source)), {}
-        return site.node, {}
+        if source is None or not _by_groups(site, growth.by_groups):
+            return site.node, {}
+        return site.node.with_attributes(group=growth.length(source) // site.channels(1, 1)), {}
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         per_element = 2 * math.prod(site.sizes(1, 1)) + (1 if site.node.input(2) else 0)
@@ -99,6 +103,12 @@ class Conv(Rule):
             groups=node.get("group", 1),
         )
         return (result,)
+
+
+def _by_groups(site: Site, asked: Collection[str]) -> bool:
+    """Whether a convolution grows by whole groups."""
+    several = site.node.get("group", 1) > 1
+    return several and (site.channels(1, 1) == 1 or site.node.name in asked)
 
 
 def window(node: Node, spatial: int) -> tuple[tuple[int, ...], ...]:

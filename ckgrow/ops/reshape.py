@@ -1,4 +1,14 @@
-"""Flatten, and Reshape to two dimensions: each channel becomes one entry per position."""
+"""Flatten and Reshape: channels become several entries each, or several channels one.
+
+Entries are numbered through all dimensions behind the batch, so what a reshape does to dimension 1
+is told by its sizes C before and n behind:
+
+- n = m C: every channel becomes m entries (flattening a map gives m = H * W).
+- C = m n: m neighbouring channels become one entry, with what else they hold behind it
+  (the pieces of a maxout unit, the heads of attention).
+
+Anything else mixes channels in ways that no growth follows.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ckgrow.axes import Axis
 from ckgrow.graph import Constant, Node, Shape
 from ckgrow.ops.rule import Coupling, Growth, Layout, Site
 
@@ -24,14 +35,14 @@ class Flatten(Layout):
         return ((site.shape()[0], math.prod(site.sizes(0, 1))),)
 
     def couple(self, site: Site, coupling: Coupling) -> None:
-        flatten(site, coupling)
+        regroup(site, coupling, self.shapes(site)[0])
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         return (inputs[0].flatten(1),)
 
 
 class Reshape(Layout):
-    """Reshape to two dimensions (as Flatten), or adding and dropping dimensions of size 1."""
+    """Reshape to a constant shape; the batch stays what it is."""
 
     op = "Reshape"
 
@@ -58,16 +69,7 @@ class Reshape(Layout):
         return (target,)
 
     def couple(self, site: Site, coupling: Coupling) -> None:
-        source, target = site.shape(), self._target(site)
-        value = site.node.inputs[0]
-        if len(target) == 2:
-            flatten(site, coupling)
-        elif source[:2] == target[:2]:
-            axis = coupling.axes(value)[1]
-            coupling.set(site.node.output, (None, axis, *(None for _ in target[2:])))
-        else:
-            coupling.fix_all(value, f"Reshape {site.node.name!r} rearranges it")
-            coupling.set(site.node.output, (None,) * len(target))
+        regroup(site, coupling, self._target(site))
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
         axis = growth.value_axis(site.node.output, 1)
@@ -85,19 +87,23 @@ class Reshape(Layout):
         return (x.reshape(sizes),)
 
 
-def flatten(site: Site, coupling: Coupling) -> None:
-    """All dimensions after the batch become one; each channel repeats once per position."""
-    value = site.node.inputs[0]
+def regroup(site: Site, coupling: Coupling, target: Shape) -> None:
+    """Channels in dimension 1 go on in dimension 1; other dimensions hold none afterwards."""
+    value, where = site.node.inputs[0], f"{site.node.op} {site.node.name!r}"
     axes = coupling.axes(value)
     channel = axes[1] if len(axes) > 1 else None
+    made: Axis | None = None
     if any(axis is not None for axis in axes[2:]):
-        coupling.fix_all(value, f"{site.node.name!r} mixes several channel axes")
-        coupling.set(site.node.output, (None, None))
-    elif channel is None:
-        coupling.set(site.node.output, (None, None))
-    else:
-        positions = math.prod(site.sizes(0, 2))
-        coupling.set(site.node.output, (None, coupling.atoms.repeat(channel, positions)))
+        coupling.fix_all(value, f"{where} mixes several channel axes")
+    elif channel is not None:
+        before, after = site.channels(), target[1] if len(target) > 1 else 0
+        if isinstance(after, int) and after and after % before == 0:
+            made = coupling.atoms.repeat(channel, after // before)
+        elif isinstance(after, int) and after and before % after == 0:
+            made = coupling.atoms.units(channel, before // after, where)
+        else:
+            coupling.fix_all(value, f"{where} rearranges it")
+    coupling.set(site.node.output, (None, made, *(None for _ in target[2:]))[: len(target)])
 
 
 RULES = (Flatten(), Reshape())

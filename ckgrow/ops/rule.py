@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -70,10 +70,14 @@ class Site:
 
 
 class Coupling(Protocol):
-    """What a rule sees, and says, while the graph is walked. ``atoms`` is the table of axes."""
+    """What a rule sees, and says, while the graph is walked. ``atoms`` is the table of axes.
+
+    ``by_groups`` names grouped convolutions that are to grow by whole groups.
+    """
 
     atoms: Atoms
     shapes: Mapping[str, Shape]
+    by_groups: Collection[str]
 
     def is_value(self, name: str) -> bool:
         """Whether a node's input is computed, rather than a parameter or a constant."""
@@ -102,6 +106,11 @@ class Coupling(Protocol):
 
 class Growth(Protocol):
     """What a rule sees when widths have changed; axes are those before the growth."""
+
+    @property
+    def by_groups(self) -> Collection[str]:
+        """Grouped convolutions that have grown by whole groups."""
+        ...
 
     def value_axis(self, value: str, dim: int) -> Axis | None:
         """The axis of a dimension of a value."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ckgrow.architecture import Stage
-from ckgrow.drafts.blocks import model_block
+from ckgrow.drafts.blocks import Block, model_block
 from ckgrow.drafts.draft import Draft, Origin
 from ckgrow.drafts.places import Place, place_behind
 from ckgrow.drafts.renaming import (
     Shift,
+    free_name,
     functional_name,
     is_grown_from,
     is_inside,
@@ -21,10 +20,11 @@ from ckgrow.drafts.renaming import (
     renamed,
     split_number,
 )
+from ckgrow.drafts.residual import residual_block
 from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
 from ckgrow.maps import ChannelMap
-from ckgrow.methods.method import BlockMethod, LayerMethod, Preserves
+from ckgrow.methods.method import BlockMethod, Filling, Insertion, LayerMethod, Preserves
 from ckgrow.ops import rule
 from ckgrow.random import Draw
 from ckgrow.recipes import Filled, Recipe
@@ -63,20 +63,20 @@ def deepen_layer(
     defect = 0.0
     for _ in range(step.layers or 1):
         last = added[-1] if added else _last_grown(draft, layer, step.where)
-        place = place_behind(draft, last, step.where)
-        names, made_room = _names_behind(draft, place)
+        place = method.place(draft, last, step.where)
+        names, made_room = _names_behind(draft, place, method.modules(step))
         for shift in made_room:
             draft = renamed(draft, shift)
-        place = place_behind(draft, place.layer.name, step.where)
+        place = method.place(draft, place.layer.name, step.where)
         inserted = method.insert(place, names, draft, draw, step)
         recipes = {**draft.recipes, **inserted.recipes, **_spare_tensors(draft, place, names)}
         origin = draft.origins[place.layer.name]
         new = names[place.layer.name]
-        same = Origin(origin.of, origin.map, origin.certificate or "identity")
+        same = Origin(origin.of, origin.map, origin.certificate or inserted.certificate)
         draft = draft.with_changes(
             graph=_spliced(draft.graph, place.value, inserted.nodes),
             recipes=recipes,
-            origins={**draft.origins, new: same},
+            origins={**draft.origins, new: same, **inserted.origins},
         )
         added.append(new)
         shifts.extend(made_room)
@@ -84,6 +84,34 @@ def deepen_layer(
         preserves = inserted.preserves
         defect += inserted.defect
     return Deepened(draft, preserves, defect, tuple(warnings), tuple(added), tuple(shifts))
+
+
+def deepen_layer_by_block(
+    draft: Draft, layer: str, method: BlockMethod, draw: Draw, step: DeepenStep
+) -> Deepened:
+    """One residual block of ``step.layers`` layers (2 if not given) behind ``layer``."""
+    layers = step.layers or max(2, method.least_layers)
+    if layers < method.least_layers:
+        raise SpecError(
+            f"{step.where}: {method.name} inserts a residual block of {method.least_layers} "
+            f"layers at least, the last two of which cancel; say 'layers: {method.least_layers}' "
+            "or more, or use net2deeper for a single layer"
+        )
+    place = _behind_blocks(draft, place_behind(draft, layer, step.where))
+    path, shifts = _path_behind(draft, place)
+    for shift in shifts:
+        draft = renamed(draft, shift)
+    place = _behind_blocks(draft, place_behind(draft, place.layer.name, step.where))
+    block = residual_block(draft, place, path, layers, method.multiple, step.where)
+    filled = method.fill(block, draft, draw, step)
+    draft = _with_block(draft, block, filled)
+    warnings = filled.warnings
+    if not place.activation:
+        warnings += (
+            f"{path}: no activation stands behind {place.layer.name}, so none stands between the "
+            "new layers: the block can learn no more than one linear layer",
+        )
+    return Deepened(draft, filled.preserves, 0.0, warnings, (path,), shifts)
 
 
 def deepen_stage(
@@ -114,15 +142,7 @@ def deepen_stage(
         new = numbered(container, number + 1)
         block = model_block(draft, tuple(old), paths[behind], new, step.where)
         filled = method.fill(block, draft, draw, step)
-        layers = [node for node in block.nodes if rule(node.op).makes_channels]
-        draft = draft.with_changes(
-            graph=_spliced(draft.graph, block.input, block.nodes),
-            recipes={**draft.recipes, **filled.recipes},
-            origins={
-                **draft.origins,
-                **{n.name: _fresh(block.specs[n.inputs[1]].shape[0]) for n in layers},
-            },
-        )
+        draft = _with_block(draft, block, filled)
         paths.insert(behind + 1, new)
         added.append(new)
         shifts.append(shift)
@@ -144,17 +164,72 @@ def _last_grown(draft: Draft, layer: str, where: str) -> str:
         layer = readers[0].name
 
 
-def _fresh(width: int) -> Origin:
-    """The origin of a layer whose branch ends in zero: units that the teacher does not have."""
-    return Origin("", ChannelMap(0, -2 - np.arange(width)), "zero")
+def _behind_blocks(draft: Draft, place: Place) -> Place:
+    """The place behind the residual blocks that stand beside its layer already."""
+    sums = (node for node in draft.graph.nodes if node.op == "Add" and node.name.endswith("/add"))
+    for node in sums:  # in the order in which they compute
+        path = node.name.removesuffix("/add")
+        if node.inputs[0] == place.value and is_grown_from(path, place.layer.name):
+            place = replace(place, value=node.output)
+    return place
 
 
-def _names_behind(draft: Draft, place: Place) -> tuple[dict[str, str], tuple[Shift, ...]]:
-    """Names of the new nodes by those they are modelled on, and the shifts that free them."""
+def _path_behind(draft: Draft, place: Place) -> tuple[str, tuple[Shift, ...]]:
+    """The path of a block behind ``place``, and the shifts that free it.
+
+    The block is the next module where all that stands before it are modules of one numbered
+    container. Elsewhere code of the network's own may stand between, and it is named beside
+    the layer.
+    """
+    before = [place.layer, place.batch_norm, *place.activation[-1:]]
+    places = [split_number(node.name) for node in before if node is not None]
+    numbers = [found[1] for found in places if found is not None]
+    containers = {found[0] if found is not None else None for found in places}
+    (container, *others) = containers
+    if container is None or others:
+        taken = {*draft.recipes, *(node.name for node in draft.graph.nodes)}
+        return free_name(place.layer.name, taken), ()
+    number = max(numbers) + 1
+    return numbered(container, number), (Shift(container, number, 1),)
+
+
+def _with_block(draft: Draft, block: Block, filled: Filling) -> Draft:
+    layers = [node for node in block.nodes if rule(node.op).makes_channels]
+    origins = {
+        node.name: Origin("", filled.maps.get(node.name, _fresh(block.width(node))), "zero")
+        for node in layers
+    }
+    return draft.with_changes(
+        graph=_spliced(draft.graph, block.input, block.nodes),
+        recipes={**draft.recipes, **filled.recipes},
+        origins={**draft.origins, **origins},
+    )
+
+
+def _origin(draft: Draft, place: Place, inserted: Insertion) -> Origin:
+    """That of the layer before an identity; units of its own for anything else."""
+    if not inserted.certificate:
+        return Origin("", _fresh(place.channels))
+    origin = draft.origins[place.layer.name]
+    return Origin(origin.of, origin.map, origin.certificate or inserted.certificate)
+
+
+def _fresh(width: int) -> ChannelMap:
+    """Units that the teacher does not have."""
+    return ChannelMap.with_fresh(0, width)
+
+
+def _names_behind(
+    draft: Draft, place: Place, modules: tuple[str, ...]
+) -> tuple[dict[str, str], tuple[Shift, ...]]:
+    """Names of the new nodes by those they are modelled on, and the shifts that free them.
+
+    ``modules`` have no model, and are named by what they are.
+    """
     followers = [node for node in (place.batch_norm, *place.activation) if node is not None]
     models = [place.layer.name, *(node.name for node in followers if "/" not in node.name)]
     taken = {*draft.recipes, *(node.name for node in draft.graph.nodes)}
-    names, shifts = new_paths(models, taken)
+    names, shifts = new_paths(models, taken, modules)
     for node in followers:
         if node.name not in names:
             names[node.name] = functional_name(node, names)

@@ -63,6 +63,8 @@ def new_widths(grouping: Grouping, step: WidenStep) -> Widths:
         layer = grouping.layers[name]
         held = [grouping.groups[own] for own in grouping.own_groups(layer)]
         reasons = [group.reason for group in held if group.reason is not None]
+        if step.groups is not None and name not in grouping.coupled.by_groups:
+            reasons = [_ungrouped(grouping, layer)]
         if not reasons:
             layers.append(layer)
         elif name in literal:
@@ -86,7 +88,7 @@ def _resolve(grouping: Grouping, layers: list[Layer], step: WidenStep) -> dict[s
         total = _total(grouping, layer, step)
         own = [grouping.groups[name] for name in grouping.own_groups(layer)]
         inherited = sum(
-            targets.get(name, group.width) // group.runs * _runs_in(layer, group)
+            group.in_run(targets.get(name, group.width)) * _entries_of_one(layer, group)
             for name in layer.groups
             if (group := grouping.groups[name]) not in own
         )
@@ -101,8 +103,16 @@ def _resolve(grouping: Grouping, layers: list[Layer], step: WidenStep) -> dict[s
     return targets
 
 
-def _runs_in(layer: Layer, group: Group) -> int:
-    """How many runs of a group stand on a layer's output axis, repeats counted."""
+def _ungrouped(grouping: Grouping, layer: Layer) -> str:
+    """Why a layer cannot have more groups."""
+    if layer.blocks == 1:
+        return f"it is a {layer.op} without groups; say 'to', 'by' or 'factor'"
+    followed = grouping.groups[layer.groups[0]].layers[0]
+    return f"it has a group for each channel that it reads; widen {followed}, and it follows"
+
+
+def _entries_of_one(layer: Layer, group: Group) -> int:
+    """How many channels of a layer's output one unit in each run of a group makes."""
     return sum(part.inner for part in layer.axis if part.atom in group.atoms)
 
 
@@ -115,18 +125,20 @@ def _total(grouping: Grouping, layer: Layer, step: WidenStep) -> int:
         )
     elif step.to is not None:
         total = step.to
+    elif step.groups is not None:
+        total = layer.width // layer.blocks * step.groups
     else:
-        assert step.by is not None  # the spec has exactly one of the three
+        assert step.by is not None  # the spec has exactly one of the four
         total = layer.width + step.by
     if step.multiple_of:
         own = (grouping.groups[name] for name in grouping.own_groups(layer))
-        runs = math.lcm(*(_runs_in(layer, group) for group in own))
-        unit = math.lcm(step.multiple_of, runs)
+        unit = math.lcm(step.multiple_of, *(_entries_of_one(layer, group) for group in own))
         total = -(-total // unit) * unit
     if total < layer.width:
+        has = f"{layer.width} channels" if step.groups is None else f"{layer.blocks} groups"
+        wanted = total if step.groups is None else step.groups
         raise SpecError(
-            f"{step.where}: {layer.name} has {layer.width} channels and cannot shrink to {total}; "
-            "ckgrow only grows"
+            f"{step.where}: {layer.name} has {has} and cannot shrink to {wanted}; ckgrow only grows"
         )
     if total > MOST_CHANNELS:
         raise SpecError(
@@ -144,30 +156,37 @@ def _half_up(count: int, factor: float) -> int:
 def _shared_out(total: int, own: list[Group], layer: Layer, step: WidenStep) -> dict[Group, int]:
     """``total`` channels among a layer's own groups, in proportion to their widths."""
     widths: dict[Group, int] = {}
-    runs = {group: _runs_in(layer, group) for group in own}
+    entries = {group: _entries_of_one(layer, group) for group in own}
     left = total
-    weight = sum(group.width // group.runs * runs[group] for group in own)
+    weight = sum(group.in_run(group.width) * entries[group] for group in own)
     for group in own:
-        run = group.width // group.runs
+        run = group.in_run(group.width)
         grown = math.floor(Fraction(left * run, max(weight, 1)) + Fraction(1, 2))
         if group is own[-1]:
-            grown, rest = divmod(left, runs[group])
+            grown, rest = divmod(left, entries[group])
             if rest:
-                raise SpecError(_uneven(layer, total, runs[group], step))
+                raise SpecError(_uneven(layer, total, entries[group], step))
+        whole = grown * group.runs * group.unit
         if grown < run:
             raise SpecError(
-                f"{step.where}: {layer.name} would leave {grown * group.runs} of the "
+                f"{step.where}: {layer.name} would leave {whole} of the "
                 f"{group.width} channels of {group.name}; ckgrow only grows"
             )
-        widths[group] = grown * group.runs
-        left -= grown * runs[group]
-        weight -= run * runs[group]
+        widths[group] = whole
+        left -= grown * entries[group]
+        weight -= run * entries[group]
     return widths
 
 
-def _uneven(layer: Layer, total: int, unit: int, step: WidenStep) -> str:
-    below = total // unit * unit
+def _uneven(layer: Layer, total: int, step_size: int, step: WidenStep) -> str:
+    what = "channels"
+    if step.groups is not None:
+        size = layer.width // layer.blocks
+        what, total, step_size = "groups", total // size, step_size // size
+    below = total // step_size * step_size
+    together = max(part.inner for part in layer.axis)
+    how = f"in {step_size} equal parts" if together == 1 else f"{step_size} {what} at a time"
     return (
-        f"{step.where}: {layer.name} grows in {unit} equal parts, and {total} channels do not "
-        f"divide by {unit}; the nearest that do are {below} and {below + unit}"
+        f"{step.where}: {layer.name} grows {how}, and {total} {what} do not "
+        f"divide by {step_size}; the nearest that do are {below} and {below + step_size}"
     )

@@ -72,6 +72,11 @@ class Widened:
         """The axis with a map for each of its segments."""
         return GrownAxis(tuple(self._part(segment.atom, segment.inner) for segment in axis))
 
+    @property
+    def by_groups(self) -> frozenset[str]:
+        """Grouped convolutions that grow by whole groups."""
+        return self.coupled.by_groups
+
     def value_axis(self, value: str, dim: int) -> Axis | None:
         """The axis of a dimension of a value."""
         axes = self.coupled.values.get(value, ())
@@ -135,7 +140,7 @@ def _atom_maps(
             label = f"{name}/{run}"
             width = grouping.coupled.counts[atom]
             stream = draw.stream("map", label)
-            grown = method.channel_map(width, target // group.runs, stream, step)
+            grown = method.channel_map(width, group.in_run(target), stream, step)
             grown = placed(grown, step.placement or method.placement)
             models = _models(grown, draw.stream("model", label))
             maps[atom] = Part(label, 1, grown, models)
@@ -144,19 +149,20 @@ def _atom_maps(
 
 def _check_width(group: Group, target: int, method: WidenMethod, step: WidenStep) -> None:
     """SpecError, with the nearest widths that work, where the method cannot make this one."""
-    runs, width = group.runs, group.width // group.runs
-    obstacle = method.obstacle(width, target // runs)
+    width, per_run = group.in_run(group.width), group.in_run(target)
+    obstacle = method.obstacle(width, per_run)
     if not obstacle:
         return
-    per_run = target // runs
+    each = group.runs * group.unit
     near = [
-        next((n * runs for n in numbers if not method.obstacle(width, n)), None)
+        next((n * each for n in numbers if not method.obstacle(width, n)), None)
         for numbers in (range(per_run, width, -1), range(per_run, per_run + 2 * width + 2))
     ]
     nearest = " and ".join(str(number) for number in near if number is not None)
-    groups = f" ({runs} groups of {width})" if runs > 1 else ""
+    parts = f" in {group.runs} equal parts" if group.runs > 1 else ""
+    parts += f" in units of {group.unit}" if group.unit > 1 else ""
     raise SpecError(
-        f"{step.where}: {method.name} {obstacle}; {group.name} has {group.width} channels{groups} "
+        f"{step.where}: {method.name} {obstacle}; {group.name} has {group.width} channels{parts} "
         f"and cannot become {target}; the nearest that work are {nearest}"
     )
 

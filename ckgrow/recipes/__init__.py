@@ -8,26 +8,46 @@ made in tiles. What needs the data itself (a layer's own standard deviation) is 
 Rows are indexes into the first axis; a scalar has the one row 0 and is computed with shape (1,).
 """
 
-from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic, history, ranges
+from ckgrow.recipes.base import (
+    Kept,
+    Measurement,
+    Reading,
+    Recipe,
+    Statistic,
+    Taken,
+    history,
+    ranges,
+)
 from ckgrow.recipes.divided import Disturbance, Divided, share_size
+from ckgrow.recipes.factored import EXACT_DTYPES, Mixed, Mixing, Unmixed
+from ckgrow.recipes.loud import Loud
+from ckgrow.recipes.paired import Paired
 from ckgrow.recipes.perturbed import Noised, Scaled
 from ckgrow.recipes.placed import Placed
 from ckgrow.recipes.simple import Drawn, Filled, Stored, UnitKernel
 
 __all__ = [
+    "EXACT_DTYPES",
     "Disturbance",
     "Divided",
     "Drawn",
     "Filled",
     "Kept",
+    "Loud",
+    "Measurement",
+    "Mixed",
+    "Mixing",
     "Noised",
+    "Paired",
     "Placed",
     "Reading",
     "Recipe",
     "Scaled",
     "Statistic",
     "Stored",
+    "Taken",
     "UnitKernel",
+    "Unmixed",
     "history",
     "ranges",
     "share_size",

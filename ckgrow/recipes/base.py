@@ -6,12 +6,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
+
+Taken = TypeVar("Taken")
 
 
 class Reading(Protocol):
@@ -24,6 +26,24 @@ class Reading(Protocol):
     def measure(self, statistic: Statistic) -> float:
         """The value of a statistic, measured once."""
         ...
+
+    def once(self, measurement: Measurement[Taken]) -> Taken:
+        """What ``measurement`` takes, taken once for all tiles."""
+        ...
+
+
+class Measurement(ABC, Generic[Taken]):
+    """Something that many tiles need and that is costly to come by; equal ones are the same.
+
+    What is taken is kept while the tensor is made that asked for it, and to the end of the run
+    where it is ``lasting``.
+    """
+
+    lasting: ClassVar[bool] = False
+
+    @abstractmethod
+    def take(self, reading: Reading) -> Taken:
+        """Takes it."""
 
 
 Kept = tuple[np.ndarray, ...]

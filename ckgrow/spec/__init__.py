@@ -11,15 +11,15 @@ from ckgrow.spec.language import (
     parse,
     parse_text,
 )
+from ckgrow.spec.noise import DEFAULT_SCALE, Noise
+from ckgrow.spec.section import Fill
 from ckgrow.spec.steps import (
-    DEFAULT_SCALE,
     VERBS,
     BranchStep,
     ClassesStep,
     DeepenStep,
     InputsStep,
     KernelStep,
-    Noise,
     Step,
     TargetStep,
     WidenStep,
@@ -33,6 +33,7 @@ __all__ = [
     "BranchStep",
     "ClassesStep",
     "DeepenStep",
+    "Fill",
     "InputsStep",
     "KernelStep",
     "Noise",

@@ -17,7 +17,8 @@ from ckgrow.errors import SpecError
 from ckgrow.spec import values as spec_values
 from ckgrow.spec import yamlfile
 from ckgrow.spec.messages import explained
-from ckgrow.spec.steps import VERBS, AnyStep, Section
+from ckgrow.spec.section import Section
+from ckgrow.spec.steps import VERBS, AnyStep
 from ckgrow.spec.yamlfile import Document
 
 VERSION = 1
@@ -86,7 +87,11 @@ def _validated(document: Document) -> Spec:
 
 
 def canonical(spec: Spec) -> dict[str, Any]:
-    """The spec as JSON holds it, defaults filled in; :func:`from_dict` reads it back."""
+    """The spec as JSON holds it; :func:`from_dict` reads it back and means the same.
+
+    Defaults of the file are filled in. Steps are as stated, with their method, since a method
+    refuses keys that it does not read.
+    """
     return spec.model_dump(mode="json", exclude_none=True)
 
 

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from ckgrow.names import nearest, quoted, shown
 from ckgrow.spec.steps import verbs_in
-from ckgrow.spec.values import got
+from ckgrow.spec.values import enumerated, got
 from ckgrow.spec.yamlfile import Document, Key
 
 MOST_PROBLEMS = 5
@@ -22,13 +22,14 @@ _LEGAL = {
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
     "string_type": "must be text",
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
     "greater_than": "must be greater than {gt:g}",
-    "greater_than_equal": "must be at least {ge}",
+    "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le:.0f}",
     "literal_error": "must be {expected}",
@@ -95,11 +96,12 @@ def _sentence(
 def _verb_problem(step: object, verbs: Mapping[str, type[BaseModel]]) -> str:
     if not isinstance(step, dict):
         return f"must be a mapping with a verb ({', '.join(verbs)}); got {got(step)}"
-    present = [quoted(verb) for verb in verbs_in(step)]
+    present = verbs_in(step)
     if present:
-        return f"has several verbs, {' and '.join(present)}; make a step of each"
+        return f"has several verbs, {enumerated(present)}; make a step of each"
+    known = {key for verb in verbs.values() for key in verb.model_fields}
     for key in map(str, step):
-        if nearest(key, verbs, 1):
+        if key not in known and nearest(key, verbs, 1):
             return f"has no verb but the unknown key {quoted(key)}; {_guess(key, verbs)}"
     keys = ", ".join(quoted(str(key)) for key in step) or "none"
     return f"has no verb; its keys are {keys}; the verbs are {', '.join(verbs)}"

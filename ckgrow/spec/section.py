@@ -57,8 +57,11 @@ class Stated(Section):
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = write(self)
-        return {
+        stated = {
             key: value for key, value in document.items() if self.states(key) or key == "method"
+        }
+        return stated | {  # None cannot be stated, but by its name
+            key: "none" for key in self.model_fields_set if getattr(self, key) is None
         }
 
 
@@ -74,3 +77,6 @@ class Amount(Stated):
     def _one_size(self) -> Amount:
         spec_values.exactly_one(by=self.by, to=self.to)
         return self
+
+
+Added = Annotated[Amount, BeforeValidator(spec_values.amount)]

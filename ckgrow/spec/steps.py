@@ -6,82 +6,25 @@ is a file in ``ckgrow/planning/verbs``. Which keys a method reads is for the met
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     PrivateAttr,
-    SerializerFunctionWrapHandler,
     Tag,
-    model_serializer,
     model_validator,
 )
 
 from ckgrow.spec import values as spec_values
-
-Patterns = Annotated[
-    tuple[str, ...],
-    BeforeValidator(spec_values.patterns),
-    Field(json_schema_extra=spec_values.patterns_schema),
-]
-Ratio = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]
-Decibels = Annotated[float, Field(ge=-80, le=200, allow_inf_nan=False)]
-Channels = Annotated[int, Field(ge=1, le=2**31)]
-Count = Annotated[int, Field(ge=1, le=1000)]
-Size = Annotated[int, Field(ge=1, le=255)]
-Fill = Literal["match-std", "he", "xavier", "zeros", "copy"]
-
-DEFAULT_SCALE = 0.3
-"""Of noise, in deviations of the layer's own weights."""
+from ckgrow.spec.noise import Noise
+from ckgrow.spec.section import Added, Channels, Count, Fill, Patterns, Ratio, Stated
 
 
-class Section(BaseModel):
-    """Any mapping of a spec: frozen, no unknown keys, no conversions, no keys without a value."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_empty(cls, given: object) -> object:
-        if isinstance(given, dict):
-            for key in cls.model_fields:
-                if key in given and given[key] is None:
-                    raise spec_values.empty((key,))
-        return given
-
-
-class Noise(Section):
-    """Noise that tells copies apart, or that new channels start from."""
-
-    kind: Literal["zero-sum", "gaussian"] | None = Field(
-        default=None,
-        description="zero-sum keeps the function, gaussian does not; the method's own if not given",
-    )
-    scale: Ratio | None = Field(
-        default=None,
-        description=f"in deviations of the layer's own weights; {DEFAULT_SCALE} if not given",
-    )
-    snr_db: Decibels | None = Field(
-        default=None, description="instead of scale: weights over noise, in decibels"
-    )
-    match: Literal["std", "mean-and-std"] = Field(
-        default="std", description="whether the layer's own mean is added to the noise"
-    )
-    both: Literal[True] | None = Field(
-        default=None, description="envelope: noise in the weights that read new channels, too"
-    )
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Noise:
-        spec_values.at_most_one(scale=self.scale, snr_db=self.snr_db)
-        return self
-
-
-class Step(Section):
+class Step(Stated):
     """What all steps share."""
 
     verb: ClassVar[str]
@@ -93,9 +36,11 @@ class Step(Section):
         """How an error about this step begins: ``spec.yaml:7``, or ``step 2`` without a file."""
         return self._where
 
-    def states(self, key: str) -> bool:
-        """Whether the spec itself gives ``key``, rather than its default."""
-        return key in self.model_fields_set
+    def standing_at(self, where: str) -> Self:
+        """A step that another one made, with ``where`` that one stands."""
+        made = self.model_copy()
+        made._where = where
+        return made
 
     def without_prefix(self, prefix: str) -> Self:
         """The step with ``prefix`` taken off its patterns: layers may be named either way."""
@@ -110,11 +55,7 @@ class WidenStep(Step):
     """More channels in the outputs of layers."""
 
     verb = "widen"
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [{"required": [size]} for size in ("factor", "to", "by", "groups")]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=spec_values.one_of("factor", "to", "by", "groups"))
 
     widen: Patterns = Field(description="layers, as names or globs")
     factor: Ratio | None = Field(default=None, description="times the present width")
@@ -161,16 +102,16 @@ class WidenStep(Step):
         spec_values.exactly_one(factor=self.factor, to=self.to, by=self.by, groups=self.groups)
         return self
 
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        document: dict[str, Any] = write(self)
-        return document if self.noise or not self.states("noise") else document | {"noise": "none"}
-
 
 class DeepenStep(Step):
     """New layers behind a layer, or new blocks in a stage."""
 
     verb = "deepen"
+    model_config = ConfigDict(
+        json_schema_extra=spec_values.none_together(
+            ("layers", "blocks"), ("layers", "after"), ("at", "after")
+        )
+    )
 
     deepen: Patterns = Field(description="layers or stages, as names or globs")
     layers: Count | None = Field(default=None, description="layers to add behind each layer")
@@ -201,13 +142,6 @@ class DeepenStep(Step):
             spec_values.at_most_one(at=self.at, after=self.after)
         return self
 
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        document: dict[str, Any] = write(self)
-        if self.after is not None:
-            del document["at"]
-        return document
-
 
 class KernelStep(Step):
     """Larger convolution kernels, zero around the old ones."""
@@ -215,8 +149,9 @@ class KernelStep(Step):
     verb = "kernel"
 
     kernel: Patterns = Field(description="convolutions, as names or globs")
-    to: Annotated[Size | tuple[Size, ...], BeforeValidator(spec_values.sizes)] = Field(
-        description="the new size: one number, or one for each axis"
+    to: Annotated[int | tuple[int, ...], BeforeValidator(spec_values.sizes)] = Field(
+        description="the new size: one number, or one for each axis",
+        json_schema_extra=spec_values.sizes_schema,
     )
 
 
@@ -236,28 +171,12 @@ class BranchStep(Step):
     fill: Fill = Field(default="match-std", description="what fresh weights are drawn from")
 
 
-class Amount(Section):
-    """How many more."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": [size]} for size in ("by", "to")]}
-    )
-
-    by: Channels | None = Field(default=None, description="how many to add")
-    to: Channels | None = Field(default=None, description="how many in the end")
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Amount:
-        spec_values.exactly_one(by=self.by, to=self.to)
-        return self
-
-
 class InputsStep(Step):
     """More channels in the network's input, ignored at first."""
 
     verb = "inputs"
 
-    inputs: Amount = Field(description="{by: N} channels more, or {to: N} in all")
+    inputs: Added = Field(description="{by: N} channels more, or {to: N} in all")
 
 
 class ClassesStep(Step):
@@ -265,7 +184,7 @@ class ClassesStep(Step):
 
     verb = "classes"
 
-    classes: Amount = Field(description="{by: N} classes more, or {to: N} in all")
+    classes: Added = Field(description="{by: N} classes more, or {to: N} in all")
     fill: Fill = Field(default="match-std", description="what fresh weights are drawn from")
 
 
@@ -275,25 +194,27 @@ class TargetStep(Step):
     verb = "target"
 
     target: str = Field(description="its name, for instance torchvision/wide_resnet50_2")
-    widen: str = Field(default="net2wider", description="the method for new channels")
-    deepen: str | None = Field(
+    widen: Annotated[str, BeforeValidator(spec_values.method)] = Field(
+        default="net2wider", description="the method for new channels"
+    )
+    deepen: Annotated[str | None, BeforeValidator(spec_values.method)] = Field(
         default=None, description="the method for new layers and blocks, as for deepen"
     )
 
 
-VERBS: dict[str, type[Step]] = {
+VERBS: Mapping[str, type[Step]] = {
     model.verb: model
     for model in (
-        TargetStep,
         WidenStep,
         DeepenStep,
         KernelStep,
         BranchStep,
         InputsStep,
         ClassesStep,
+        TargetStep,
     )
 }
-"""The model of each verb. ``target`` comes first: it has keys called as other verbs."""
+"""The model of each verb, in the order of the documentation."""
 
 
 def verb_of(step: object) -> str | None:
@@ -304,13 +225,10 @@ def verb_of(step: object) -> str | None:
     return verbs[0] if len(verbs) == 1 else None
 
 
-def verbs_in(step: dict[Any, Any]) -> list[str]:
-    """The verbs among the keys of a step; keys of the target verb are none."""
-    if "target" in step:
-        return [verb for verb in VERBS if verb in step and verb not in TargetStep.model_fields] + [
-            "target"
-        ]
-    return [verb for verb in VERBS if verb in step]
+def verbs_in(step: Mapping[Any, object]) -> list[str]:
+    """The verbs among the keys of a step; ``widen`` and ``deepen`` beside ``target`` are none."""
+    keys = TargetStep.model_fields.keys() - {"target"} if "target" in step else set()
+    return [verb for verb in VERBS if verb in step and verb not in keys]
 
 
 AnyStep = Annotated[

@@ -7,14 +7,18 @@ value: "factor in step 1" + "must be ...".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
 from ckgrow.errors import SpecError
-from ckgrow.names import Pattern, quoted, shown
+from ckgrow.names import PATTERN_LENGTH, Pattern, quoted, shown
 from ckgrow.spec.yamlfile import DEPTH
+
+LARGEST_KERNEL = 255
+"""Largest size of a convolution kernel along an axis."""
 
 _LONGEST_NUMBER = 10**20
 
@@ -61,7 +65,7 @@ def patterns(given: object) -> tuple[str, ...]:
 def patterns_schema(schema: dict[str, Any]) -> None:
     """JSON Schema of :func:`patterns`, in place."""
     schema.pop("type")
-    items = schema.pop("items")
+    items = schema.pop("items") | {"minLength": 1, "maxLength": PATTERN_LENGTH}
     schema["anyOf"] = [items, {"type": "array", "items": items, "minItems": 1}]
 
 
@@ -78,16 +82,38 @@ def noise(given: object) -> object:
 def noise_schema(schema: dict[str, Any]) -> None:
     """JSON Schema of :func:`noise`, in place: a word stands for what null is in Python."""
     schema["anyOf"] = [{"const": "none"}, *schema["anyOf"]]
-    schema["default"] = "none"
 
 
 def sizes(given: object) -> object:
-    """One size, or a list of them as a tuple."""
-    if isinstance(given, list | tuple):
-        if not given:
-            raise _refused("is empty; give one size, or one for each axis")
-        return tuple(given)
-    return given
+    """The size of a kernel along every axis, or a list with one for each."""
+    items = given if isinstance(given, list | tuple) else (given,)
+    if not items:
+        raise _refused("is empty; give one size, or one for each axis")
+    for item in items:
+        if type(item) is not int or not 1 <= item <= LARGEST_KERNEL:
+            legal = f"a whole number from 1 to {LARGEST_KERNEL}, or a list with one for each axis"
+            raise _refused(f"must be {legal}; got {got(item)}")
+    return tuple(given) if isinstance(given, list) else given
+
+
+def sizes_schema(schema: dict[str, Any]) -> None:
+    """JSON Schema of :func:`sizes`, in place."""
+    size = {"type": "integer", "minimum": 1, "maximum": LARGEST_KERNEL}
+    schema["anyOf"] = [size, {"type": "array", "items": size, "minItems": 1}]
+
+
+def amount(given: object) -> object:
+    """A mapping, with an example of one where it is something else."""
+    if isinstance(given, dict | BaseModel):
+        return given
+    raise _refused(f"must be a mapping such as {{by: 1}}; got {got(given)}")
+
+
+def method(given: object) -> object:
+    """The name of a method, where a verb might be expected."""
+    if isinstance(given, str):
+        return given
+    raise _refused(f"must be the name of a method, since the step has a target; got {got(given)}")
 
 
 def plain(given: object) -> object:
@@ -144,14 +170,24 @@ def exactly_one(**choices: object) -> None:
     """Refuses a step that gives none of the choices, or several."""
     at_most_one(**choices)
     if all(value is None for value in choices.values()):
-        raise _refused(f"needs one of {_enumerated(list(choices))}")
+        raise _refused(f"needs one of {enumerated(list(choices))}")
 
 
 def at_most_one(**choices: object) -> None:
     """Refuses a step that gives several of the choices."""
     given = [key for key, value in choices.items() if value is not None]
     if len(given) > 1:
-        raise _refused(f"has {_enumerated(given)}, which exclude each other; keep one")
+        raise _refused(f"has {enumerated(given)}, which exclude each other; keep one")
+
+
+def one_of(*keys: str) -> dict[str, Any]:
+    """JSON Schema of :func:`exactly_one`."""
+    return {"oneOf": [{"required": [key]} for key in keys]}
+
+
+def none_together(*choices: tuple[str, ...]) -> dict[str, Any]:
+    """JSON Schema of :func:`at_most_one`, for pairs of keys."""
+    return {"not": {"anyOf": [{"required": list(keys)} for keys in choices]}}
 
 
 def without_null(schema: Any) -> Any:
@@ -170,7 +206,8 @@ def without_null(schema: Any) -> Any:
     return kept
 
 
-def _enumerated(keys: list[str]) -> str:
+def enumerated(keys: Sequence[str]) -> str:
+    """Two keys or more as a sentence lists them."""
     names = [quoted(key) for key in keys]
     return ", ".join(names[:-1]) + " and " + names[-1]
 

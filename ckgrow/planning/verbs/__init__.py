@@ -13,6 +13,7 @@ from ckgrow.drafts.draft import Draft
 from ckgrow.loading import Loaded
 from ckgrow.planning.report import StepReport
 from ckgrow.planning.verbs.deepen import deepen_step
+from ckgrow.planning.verbs.target import target_step
 from ckgrow.planning.verbs.widen import widen_step
 from ckgrow.random import Draw
 
@@ -21,6 +22,7 @@ Verb = Callable[[Draft, Any, Draw, Loaded], tuple[Draft, StepReport]]
 VERBS: Mapping[str, Verb] = {
     "widen": widen_step,
     "deepen": deepen_step,
+    "target": target_step,
 }
 
 __all__ = ["VERBS", "Verb"]

@@ -9,9 +9,9 @@ from ckgrow.drafts.draft import Draft
 from ckgrow.errors import SpecError
 from ckgrow.loading import Loaded
 from ckgrow.methods import block_method, layer_method
-from ckgrow.methods.method import STRENGTH, Preserves
+from ckgrow.methods.method import STRENGTH, BlockMethod, Preserves
 from ckgrow.names import Pattern
-from ckgrow.planning.deepening import deepen_layer, deepen_stage
+from ckgrow.planning.deepening import deepen_layer, deepen_layer_by_block, deepen_stage
 from ckgrow.planning.report import StepReport
 from ckgrow.planning.targets import match_names
 from ckgrow.planning.verbs.facts import refuse_defaults
@@ -45,10 +45,14 @@ def deepen_step(
             refuse_defaults(block.rests_on, teacher, block.name, step.where)
             done = deepen_stage(draft, stages[name], block, draw, step)
         else:
-            layer = layer_method(method_name, step.where)
-            refuse_unread(step, COMMON, layer)
-            refuse_defaults(layer.rests_on, teacher, layer.name, step.where)
-            done = deepen_layer(draft, name, layer, draw, step)
+            method = layer_method(method_name, step.where)
+            refuse_unread(step, COMMON, method)
+            if isinstance(method, BlockMethod):  # exact whatever the activation is
+                refuse_defaults((), teacher, method.name, step.where)
+                done = deepen_layer_by_block(draft, name, method, draw, step)
+            else:
+                refuse_defaults(method.rests_on, teacher, method.name, step.where)
+                done = deepen_layer(draft, name, method, draw, step)
         draft = done.draft
         waiting = [done.moved(each) for each in waiting]
         added = [*map(done.moved, added), *done.added]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ckgrow.drafts.draft import Draft
 from ckgrow.loading import Loaded
 from ckgrow.methods import widen_method
+from ckgrow.planning.convolution_groups import taken_by_groups
 from ckgrow.planning.report import StepReport
 from ckgrow.planning.targets import new_widths
 from ckgrow.planning.verbs.facts import refuse_defaults
@@ -29,6 +32,8 @@ def widen_step(
     facts = method.rests_on(step)
     label = f"{method.name} with these options" if facts else method.name
     refuse_defaults(facts, teacher, label, step.where)
+    if step.groups is not None:
+        draft = taken_by_groups(draft, step)
     grouping = draft.grouping
     widths = new_widths(grouping, step)
     warnings = list(widths.warnings)
@@ -45,7 +50,8 @@ def widen_step(
         {name: (grouping.groups[name].width, width) for name, width in widths.targets.items()},
         warnings=tuple(warnings),
     )
-    return widen(draft, widths.targets, method, draw, step), report
+    widened = widen(draft, widths.targets, method, draw, step)
+    return replace(widened, by_groups=frozenset()), report
 
 
 def _padding_warnings(draft: Draft, groups: tuple[str, ...], teacher: Loaded) -> list[str]:

@@ -1,0 +1,255 @@
+"""Volumes on a residual stream, and layers on the identity shortcuts between them.
+
+The *volume* of a layer is what the layer makes, through its BatchNorm, the residual sum it takes
+part in and the activation behind that sum, up to the next layers that read it. An identity
+shortcut leads from one volume to the next: it enters the volume's own sum with something that the
+layer is computed from, and it leaves the volume for a sum whose other term is computed from the
+layer. A sum of which neither is true (parallel branches, a shortcut with a convolution of its own)
+is the volume's own through and through.
+
+The volumes of a stream have the same channels only because identity shortcuts join them. A linear
+layer on each shortcut of a volume, the identity at first, sets the volume free: ``couple`` then
+finds that its channels are a group of their own. It stands right in front of the sum.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ckgrow.drafts.draft import Draft, Origin
+from ckgrow.drafts.renaming import free_name
+from ckgrow.errors import SpecError
+from ckgrow.graph import Attribute, Graph, Node
+from ckgrow.header import TensorSpec
+from ckgrow.maps import ZERO, ChannelMap, fresh
+from ckgrow.recipes import UnitKernel
+
+_FOLD = re.compile(r"(^|\.)fold_grown\d+$")
+
+
+def is_fold(layer: str) -> bool:
+    """Whether a layer is one that :func:`freed` put on an identity shortcut."""
+    return _FOLD.search(layer) is not None
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What comes in at ``position`` of the residual sum called ``total``."""
+
+    total: str
+    position: int
+    value: str
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The identity shortcuts that enter or leave the volume of a layer.
+
+    ``on_stream`` says whether it is on a residual connection at all: it has a sum of its own, or
+    a shortcut leaves it, be it one that carries a layer of :func:`freed` already.
+    """
+
+    shortcuts: tuple[Edge, ...]
+    on_stream: bool
+
+
+def volume_of(draft: Draft, layer: str) -> Volume:
+    """The volume that a layer makes."""
+    stream = _Stream(draft, layer)
+    start = draft.graph.node(layer).output
+    later = _reached({start}, draft.graph)
+    inside: set[str] = set()
+    own_sums: dict[str, Node] = {}
+    leaving: list[Edge] = []
+    folded = False
+    waiting = [start]
+    while waiting:
+        value = waiting.pop()
+        if value in inside:
+            continue
+        inside.add(value)
+        for reader in stream.readers.get(value, []):
+            if reader.name in stream.makers:
+                folded = folded or is_fold(reader.name)
+            elif stream.is_sum(reader) and later.intersection(_others(reader, value)):
+                leaving.extend(edge for edge in _edges(reader) if edge.value == value)
+            else:
+                waiting.extend(filter(stream.holds, reader.outputs))
+                if stream.is_sum(reader):
+                    own_sums[reader.name] = reader
+    earlier = _read_for(start, draft.graph)
+    entering = [
+        shortcut
+        for total in own_sums.values()
+        for edge in _edges(total)
+        if edge.value not in inside
+        for shortcut in stream.shortcuts_to(edge, edge.value, earlier)
+    ]
+    every = tuple(dict.fromkeys((*entering, *leaving)))
+    return Volume(every, bool(own_sums or leaving or folded))
+
+
+def freed(draft: Draft, layer: str, where: str) -> Draft:
+    """The draft with an identity layer on every identity shortcut of the layer's volume.
+
+    SpecError where no such layer can stand.
+    """
+    dtype = draft.recipes[draft.graph.node(layer).inputs[1]].spec.dtype
+    for edge in volume_of(draft, layer).shortcuts:
+        if not _Stream(draft, layer).reads_channels_at_1(edge.value):
+            raise SpecError(
+                f"{where}: fold of {layer}: the shortcut into {edge.total} does not hold its "
+                "channels right behind the batch, where a layer on it would read them; widen the "
+                "whole stream by another method"
+            )
+        draft = _with_identity(draft, edge, dtype)
+    return draft
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """A draft as a walk along the stream of one layer sees it."""
+
+    draft: Draft
+    layer: str
+
+    @cached_property
+    def readers(self) -> Mapping[str, list[Node]]:
+        return self.draft.graph.consumers()
+
+    @cached_property
+    def producers(self) -> Mapping[str, Node]:
+        return self.draft.graph.producers()
+
+    @cached_property
+    def makers(self) -> frozenset[str]:
+        """Layers that make channels of their own: all but depthwise ones."""
+        return frozenset(
+            use.node
+            for use in self.draft.grouping.coupled.uses
+            if any(dim is not None and dim.role == "rows" for dim in use.dims)
+        )
+
+    def holds(self, value: str) -> bool:
+        """Whether some of the layer's channels, or of those joined to them, are in a value."""
+        grouping = self.draft.grouping
+        names = grouping.layers[self.layer].groups
+        return any(grouping.holds(value, grouping.groups[name]) for name in names)
+
+    def is_sum(self, node: Node) -> bool:
+        """Whether two computed values with channels are added."""
+        return node.op in ("Add", "Sub") and all(map(self.holds, node.inputs))
+
+    def reads_channels_at_1(self, value: str) -> bool:
+        """Whether the layer's channels are dimension 1 of a value."""
+        grouping = self.draft.grouping
+        axes = grouping.coupled.values[value]
+        names = grouping.layers[self.layer].groups
+        at_1 = axes[1] if len(axes) > 1 else None
+        return any(grouping.group_of_atom[part.atom] in names for part in at_1 or ())
+
+    def shortcuts_to(self, edge: Edge, value: str, earlier: set[str]) -> Iterator[Edge]:
+        """The identity shortcuts among what ``value``, on its way to ``edge``, is made of."""
+        if value in earlier:
+            yield edge
+            return
+        producer = self.producers.get(value)
+        if producer is None or producer.name in self.makers:
+            return
+        for inner in _edges(producer):
+            if self.holds(inner.value):
+                nearest = inner if self.is_sum(producer) else edge
+                yield from self.shortcuts_to(nearest, inner.value, earlier)
+
+
+def _edges(node: Node) -> list[Edge]:
+    return [Edge(node.name, position, value) for position, value in enumerate(node.inputs)]
+
+
+def _others(node: Node, value: str) -> list[str]:
+    """The other inputs of a sum; the value itself where it is added to itself."""
+    position = node.inputs.index(value)
+    return [*node.inputs[:position], *node.inputs[position + 1 :]]
+
+
+def _reached(values: set[str], graph: Graph) -> set[str]:
+    """``values``, and whatever is computed from them."""
+    for node in graph.nodes:
+        if not values.isdisjoint(node.inputs):
+            values = values.union(node.outputs)
+    return values
+
+
+def _read_for(value: str, graph: Graph) -> set[str]:
+    """Whatever ``value`` is computed from, without itself."""
+    needed = {value}
+    for node in reversed(graph.nodes):
+        if not needed.isdisjoint(node.outputs):
+            needed.update(node.inputs)
+    return needed - {value}
+
+
+def _with_identity(draft: Draft, edge: Edge, dtype: str) -> Draft:
+    """The draft with a layer on ``edge`` that passes its input on, named beside the sum."""
+    graph = draft.graph
+    total = graph.node(edge.total)
+    path = total.name.rpartition("/")[0]
+    taken = (*draft.recipes, *(name for node in graph.nodes for name in (node.name, *node.outputs)))
+    name = free_name(f"{path}.fold" if path else "fold", taken)
+    shape = draft.shapes[edge.value]
+    width = shape[1]
+    assert isinstance(width, int)  # an axis of channels has a size
+    taps = (1,) * (len(shape) - 2)
+    inputs, attributes = (edge.value, f"{name}.weight"), _attributes(taps)
+    layer = Node("Conv" if taps else "Gemm", name, inputs, (name,), attributes)
+    terms = list(total.inputs)
+    terms[edge.position] = name
+    position = graph.nodes.index(total)
+    nodes = (
+        *graph.nodes[:position],
+        layer,
+        replace(total, inputs=tuple(terms)),
+        *graph.nodes[position + 1 :],
+    )
+    spec = TensorSpec(dtype, (width, width, *taps))
+    return draft.with_changes(
+        graph=replace(graph, nodes=nodes).check(),
+        recipes={**draft.recipes, f"{name}.weight": UnitKernel(spec)},
+        origins={**draft.origins, name: _origin(draft, edge.value)},
+    )
+
+
+def _attributes(taps: tuple[int, ...]) -> dict[str, Attribute]:
+    """Those of a layer with one tap, or of a matrix "out in"."""
+    if not taps:
+        return {"transB": 1}
+    sides: Attribute = (0,) * 2 * len(taps)
+    return {"strides": taps, "pads": sides, "dilations": taps, "group": 1, "kernel_shape": taps}
+
+
+def _origin(draft: Draft, value: str) -> Origin:
+    """The layer whose channels pass through a shortcut, zeros where others stand beside them."""
+    coupled, producers = draft.grouping.coupled, draft.graph.producers()
+    axis = coupled.values[value][1] or ()
+    while value in producers and producers[value].name not in draft.origins:
+        value = producers[value].inputs[0]
+    if value not in producers:  # an input of the network
+        return Origin("", ChannelMap(0, fresh(np.arange(coupled.length(axis)))), "identity")
+    layer = producers[value].name
+    starts: dict[int, int] = {}
+    width = 0
+    for part in draft.grouping.layers[layer].axis:
+        starts[part.atom] = width
+        width += coupled.length((part,))
+    sources = [
+        np.full(count, ZERO) if start is None else np.arange(start, start + count)
+        for start, count in ((starts.get(part.atom), coupled.length((part,))) for part in axis)
+    ]
+    origin = draft.origins[layer]
+    passed = ChannelMap(width, np.concatenate(sources))
+    return Origin(origin.of, origin.map.then(passed), "identity")

@@ -1,0 +1,60 @@
+"""Every method on every network preserves, or is refused for the reason that mathematics gives.
+
+The long form runs every cell; otherwise every network and every method is met at least once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+from method_matrix import Cell, cells, measure
+from refusals import REASONS, expected
+
+EVERY = tuple(cells())
+BASELINE = ("approximate", "no")
+HEAVY = ("googlenet", "inception_v3")
+DOUBLE = 1e-12
+"""Of the output's scale: what exact methods may differ by in float64."""
+
+
+def sampled(number: int, cell: Cell) -> bool:
+    """Every seventh cell, which is coprime to the number of methods, fewer of large networks."""
+    return number % (35 if cell.network in HEAVY else 7) == 0
+
+
+def parameters():
+    for number, cell in enumerate(EVERY):
+        marks = () if sampled(number, cell) else (pytest.mark.full,)
+        yield pytest.param(cell, id=cell.name, marks=marks)
+
+
+@pytest.mark.parametrize("cell", tuple(parameters()))
+def test_a_cell_preserves_or_is_refused_for_its_reason(cell):
+    reason, outcome = expected(cell), measure(cell)
+    if reason is not None:
+        assert outcome.refused, f"not refused, though {reason.why}"
+        assert re.search(reason.says, outcome.refused), outcome.refused
+        return
+    assert not outcome.refused, outcome.refused
+    assert outcome.preserved, cell.name
+    if outcome.promised == "exact":
+        assert outcome.double <= DOUBLE
+    elif outcome.promised in BASELINE:
+        assert outcome.double > DOUBLE, "it says that it does not preserve, but does"
+    else:
+        assert outcome.double <= DOUBLE + 64 * outcome.defect
+
+
+def test_the_sample_meets_every_method_and_network():
+    chosen = [cell for number, cell in enumerate(EVERY) if sampled(number, cell)]
+    assert {cell.network for cell in chosen} == {cell.network for cell in EVERY}
+    assert {(c.verb, c.method) for c in chosen} == {(c.verb, c.method) for c in EVERY}
+
+
+def test_refusals_are_counted():
+    counted = Counter(reason.why if (reason := expected(cell)) else "" for cell in EVERY)
+    assert all(counted[reason.why] for reason in REASONS), "a reason that no cell needs"
+    refused = sum(count for why, count in counted.items() if why)
+    assert (refused, len(EVERY)) == (0, 0)
