@@ -11,6 +11,7 @@ from typing import Protocol
 from blake3 import blake3
 
 from ckgrow.checkpoint import PROVENANCE_KEY, Format
+from ckgrow.drafts.calibrating import hash_calibrations
 from ckgrow.errors import CkgrowError, FileError, SpecError
 from ckgrow.execute import content_hash, execute
 from ckgrow.header import Header
@@ -172,17 +173,20 @@ def _provenance(plan: Plan, teacher_hash: str) -> Provenance:
     return Provenance(
         version=VERSION,
         architecture=teacher.architecture.name,
-        options=teacher.network.options,
-        assumptions=teacher.network.assumptions,
+        options=plan.options,
+        assumptions=plan.inherited,
         spec=canonical(plan.spec),
         teacher=teacher_hash,
+        teacher_options=teacher.network.options,
         origins=plan.draft.origins,
+        interface=plan.draft.interface,
         new_tensors=plan.new_tensors,
         kept=plan.kept,
         lineage=teacher.provenance.as_ancestor() if teacher.provenance else (),
         preserves=plan.preserves,
         defect=plan.defect,
         graph=None if plan.rebuilt else plan.graph,
+        calibration=hash_calibrations(plan.spec.steps),
     )
 
 

@@ -142,6 +142,8 @@ class Atoms:
         for segment in self.resolve(axis):
             size = self._count[segment.atom] * segment.inner
             stop = position + size
+            if not size:  # on which side of a cut its channels will stand, nothing says
+                self.fix((segment,), "channels are counted and cut there")
             while position < stop:
                 while position >= end:
                     parts.append([])
@@ -239,6 +241,7 @@ class Atoms:
 
         Where channels of c entries meet channels of d, lcm(c, d) entries are copied together.
         """
+        first, second = self._filled(first, second, where)
         while True:
             a_list, b_list = self.resolve(first), self.resolve(second)
             a_bounds, b_bounds = self._bounds(a_list), self._bounds(b_list)
@@ -258,6 +261,16 @@ class Atoms:
             together = math.lcm(*(part.inner for part in unlike))
             apart = next(part for part in unlike if part.inner != together)
             self._join(apart.atom, together // apart.inner)
+
+    def _filled(self, first: Axis, second: Axis, where: str) -> tuple[Axis, Axis]:
+        """Both axes without atoms of no channels, which would have nothing to meet as they grow."""
+        axes = self.resolve(first), self.resolve(second)
+        if axes[0] != axes[1]:
+            for axis in axes:
+                empty = tuple(part for part in axis if not self._count[part.atom])
+                self.fix(empty, f"{where} joins as many channels from elsewhere")
+        a, b = (tuple(part for part in axis if self._count[part.atom]) for axis in axes)
+        return a, b
 
     def _bounds(self, axis: Axis) -> list[int]:
         sizes = (self._count[segment.atom] * segment.inner for segment in axis)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckgrow.architecture import Assumption
@@ -26,7 +26,8 @@ UNHASHED = "the-hash-of-this-student".ljust(64, "-")
 class Provenance:
     """The identity and history of a student.
 
-    ``graph`` is present where the adapter cannot rebuild it from keys and shapes. ``origins`` has
+    ``calibration`` has the hash of every file that statistics were measured on, as the spec names
+    it. ``graph`` is present where the adapter cannot rebuild it from keys and shapes. ``origins`` has
     the map of every layer from the teacher's layer it comes from, ``kept`` where the teacher's
     tensors stand in the student's, a slice per axis. ``lineage`` holds the teacher's
     own ancestors, oldest first, each as {teacher, spec, version}.
@@ -38,13 +39,16 @@ class Provenance:
     assumptions: tuple[Assumption, ...]
     spec: Mapping[str, Any]
     teacher: str
+    teacher_options: Mapping[str, Any]
     origins: Mapping[str, Origin]
+    interface: Mapping[str, ChannelMap]
     new_tensors: tuple[str, ...]
     kept: Mapping[str, tuple[str, ...]]
     lineage: tuple[Mapping[str, Any], ...]
     preserves: str
     defect: float
     graph: Graph | None = None
+    calibration: Mapping[str, str] = field(default_factory=dict)
     student: str = UNHASHED
 
     def to_json(self) -> str:
@@ -57,13 +61,16 @@ class Provenance:
             "assumptions": [vars(assumption) for assumption in self.assumptions],
             "spec": self.spec,
             "teacher": self.teacher,
+            "teacher_options": dict(self.teacher_options),
             **_origins_document(self.origins),
+            "interface": {name: [each.width, each.runs()] for name, each in self.interface.items()},
             "new_tensors": list(self.new_tensors),
             "kept": {name: list(axes) for name, axes in self.kept.items()},
             "lineage": list(self.lineage),
             "preserves": self.preserves,
             "defect": self.defect,
             "graph": None if self.graph is None else graph_document(self.graph),
+            "calibration": dict(self.calibration),
             "student": self.student,
         }
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -85,7 +92,12 @@ class Provenance:
                 assumptions=tuple(Assumption(**each) for each in document["assumptions"]),
                 spec=dict(document["spec"]),
                 teacher=str(document["teacher"]),
+                teacher_options=dict(document["teacher_options"]),
                 origins=_origins(document["maps"], document["layers"]),
+                interface={
+                    name: ChannelMap.from_runs(int(width), runs)
+                    for name, (width, runs) in document["interface"].items()
+                },
                 new_tensors=tuple(document["new_tensors"]),
                 kept={name: tuple(map(str, axes)) for name, axes in document["kept"].items()},
                 lineage=tuple(
@@ -95,6 +107,7 @@ class Provenance:
                 preserves=str(document["preserves"]),
                 defect=float(document["defect"]),
                 graph=None if document["graph"] is None else graph_from(document["graph"]),
+                calibration=dict(document["calibration"]),
                 student=str(document["student"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as damage:

@@ -133,5 +133,5 @@ def _like(student: Loaded, stated: Wish, weights: str | None) -> Wish:
     provenance = student.provenance
     if provenance is None or stated.architecture not in (None, provenance.architecture):
         return replace(stated, weights=weights)
-    options = {**provenance.options, **stated.options}
+    options = {**provenance.teacher_options, **stated.options}
     return Wish(provenance.architecture, options, weights, binding=bool(stated.options))

@@ -11,6 +11,7 @@ from ckgrow.execute import content_hash, hash_tensors
 from ckgrow.loading import Loaded
 from ckgrow.reports.documents import VerifyDocument
 from ckgrow.verdict.expectation import expected_from_file
+from ckgrow.verdict.interface import Interface
 from ckgrow.verdict.judgement import judge
 from ckgrow.verdict.running import Side
 from ckgrow.verdict.samples import Samples, from_file, seeded_samples
@@ -48,10 +49,12 @@ def compare_checkpoints(
     Raises CheckpointError for inputs that fit the networks' interface nowhere.
     """
     sides = [_side(teacher), _side(student)]
+    interface = _interface(student, hashes)
     judgement = judge(
         *sides,
-        samples=_samples(teacher, checks),
+        samples=_samples(*sides, interface, checks),
         quick=checks.quick,
+        interface=interface,
         expected_outputs=expected_from_file(checks.expect, sides[0]) if checks.expect else None,
         assumptions=teacher.network.assumptions,
         defect=_recorded_defect(student, hashes),
@@ -92,11 +95,32 @@ def _side(loaded: Loaded) -> Side:
     return Side(loaded.label, loaded.network.graph, loaded.header, loaded.tensor)
 
 
-def _samples(teacher: Loaded, checks: Checks) -> Samples:
-    graph = teacher.network.graph
+def _interface(student: Loaded, hashes: Mapping[str, str]) -> Interface:
+    """How the student's record joins it to this teacher.
+
+    The student's own tensors may have changed since: trained further, it is still to be compared
+    on the channels that were its teacher's.
+    """
+    known = student.provenance
+    if known is None:
+        return Interface(
+            missing="which channels are the teacher's would stand in the metadata of the student's "
+            "file (its entry 'ckgrow'), and there is none"
+        )
+    if known.teacher != hashes["teacher"]:
+        return Interface(
+            missing="the student's record tells of another teacher, whose tensors hash to "
+            f"{known.teacher[:12]}: compare with that one"
+        )
+    return Interface(known.interface)
+
+
+def _samples(teacher: Side, student: Side, interface: Interface, checks: Checks) -> Samples:
     if checks.inputs is not None:
-        return from_file(checks.inputs, graph)
-    return seeded_samples(graph, checks.samples, checks.seed)
+        samples = from_file(checks.inputs, teacher.graph, student.graph.inputs)
+    else:
+        samples = seeded_samples(teacher.graph, checks.samples, checks.seed)
+    return interface.shared(samples, teacher.graph, student.graph, checks.seed)
 
 
 def _assumptions(teacher: Loaded, student: Loaded) -> tuple[Assumption, ...]:

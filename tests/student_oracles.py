@@ -15,7 +15,7 @@ import torch
 from torch.func import functional_call
 
 from ckgrow import spec
-from ckgrow.architecture import Explanation, Network, Stage
+from ckgrow.architecture import Explanation, Network, Stage, Targeting
 from ckgrow.execute import execute
 from ckgrow.graph import Graph
 from ckgrow.header import Header, numpy_dtype
@@ -137,6 +137,7 @@ class Unnamed:
     name = "unnamed"
     summary = "a graph of a test"
     options = ()
+    targets: Mapping[str, Targeting] = {}
 
     def explain(self, header: Header) -> Explanation:
         return Explanation(frozenset(), tuple(header))

@@ -362,7 +362,7 @@ def test_several_layers_are_deepened_at_once():
         ([{"widen": "[4]", "by": 1}], {}, "nothing that the pattern matches can be widened"),
         ([{"widen": "0", "by": 1, "method": "net2widr"}], {}, "did you mean 'net2wider'"),
         ([{"widen": "0", "by": 1, "method": "net2deeper"}], {}, "no method 'net2deeper' to widen"),
-        ([{"deepen": "0", "method": "zero-init"}], {}, "no method 'zero-init' to deepen a layer"),
+        ([{"deepen": "0", "method": "symmetric"}], {}, "no method 'symmetric' to deepen a layer"),
         ([{"deepen": "0"}], {}, "exact only if the activation is relu, which is a guess"),
         ([{"deepen": "0"}], {"activation": "tanh"}, "Tanh is not idempotent"),
         ([{"deepen": "0"}], {"activation": "silu"}, "Sigmoid . Mul is not idempotent"),
@@ -569,5 +569,6 @@ def test_layers_inserted_twice_into_one_sequential_keep_every_name():
 
 
 def test_fill_means_nothing_for_a_layer_and_is_refused():
-    with pytest.raises(SpecError, match="fill is for new blocks"):
+    said = r"net2deeper does not read 'fill', which is for .*zero-init; it has no keys of its own"
+    with pytest.raises(SpecError, match=said):
         tiny({"deepen": "0", "fill": "he"}, options=STATED)

@@ -146,6 +146,8 @@ CASES = {
     "mean-kept": with_constants("ReduceMean", axes=[2, 3]),
     "mean-dropped": with_constants("ReduceMean", axes=[-1, 2], attributes={"keepdims": 0}),
     "mean-channels": with_constants("ReduceMean", axes=[1], attributes={"keepdims": 0}),
+    "maximum-kept": with_constants("ReduceMax", axes=[-1]),
+    "maximum-dropped": with_constants("ReduceMax", (3, 5), axes=[2], attributes={"keepdims": 0}),
     "add-itself": Case("Add", inputs=("x", "x")),
     "add-parameter": Case("Add", parameters={"p": (3, 1, 1)}, inputs=("x", "p")),
     "sub-parameter": Case("Sub", parameters={"p": (7,)}, inputs=("p", "x")),
@@ -160,6 +162,7 @@ CASES = {
     "reshape-batch": with_constants("Reshape", shape=[-1, 126]),
     "reshape-sizes": with_constants("Reshape", shape=[0, 0, 42]),
     "reshape-ones": with_constants("Reshape", (3,), shape=[0, 3, 1, 1]),
+    "reshape-pieces": with_constants("Reshape", (6,), shape=[0, -1, 3]),
     "reshape-minus-one-inside": with_constants("Reshape", shape=[0, -1, 7, 6]),
     "split-sizes": with_constants(
         "Split", (5, 2), outputs=("y", "z"), sizes=[2, 3], attributes={"axis": 1}

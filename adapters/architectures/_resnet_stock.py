@@ -1,4 +1,4 @@
-"""Published residual networks by name, and which of them loads a checkpoint's tensors as they are."""
+"""Published residual networks by name, and which of them loads a checkpoint as it is."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def _targeting(constructor: Constructor, headless: int) -> Targeting:
 
 
 TARGETS = {
-    **{f"torchvision/{name}": _targeting(each, headless=1000) for name, each in TORCHVISION.items()},
+    **{
+        f"torchvision/{name}": _targeting(each, headless=1000) for name, each in TORCHVISION.items()
+    },
     **{f"timm/{name}": _targeting(each, headless=0) for name, each in TIMM.items()},
 }
 

@@ -122,7 +122,7 @@ def schema(
 
 @reported
 def adapters(json: Json = False) -> None:
-    """List what is installed: architectures with their options, formats, growth methods.
+    """List what is installed: architectures with options and targets, formats, growth methods.
 
     Example: ckgrow adapters
     """
@@ -137,6 +137,8 @@ def adapters(json: Json = False) -> None:
         say(f"architecture {architecture.name}: {architecture.summary}")
         for each in architecture.options:
             say(f"    {each.name} (default {each.default}): {each.help}")
+        for name in architecture.targets:
+            say(f"    target {name}")
     for form in document.formats:
         access = "read and written" if form.writable else "read"
         say(f"format {form.name} ({' '.join(form.suffixes)}): {access}")

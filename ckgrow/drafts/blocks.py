@@ -42,7 +42,7 @@ def rows_of(layer: Node) -> int:
 
 
 @dataclass(frozen=True)
-class _Cut:
+class Cut:
     """A block in its graph: its nodes, the value they read and the value they make."""
 
     path: str
@@ -58,14 +58,15 @@ def model_block(draft: Draft, models: tuple[str, ...], behind: str, new: str, wh
     block which changes the stream lends that block without its shortcut and its stride. Raises
     SpecError when no identity can be made of the model.
     """
-    stream = _cut(draft.graph, behind, where).output
+    stream = cut_out(draft.graph, behind, where).output
     cuts = sorted(
-        (_cut(draft.graph, path, where) for path in models),
+        (cut_out(draft.graph, path, where) for path in models),
         key=lambda cut: abs(_number(cut.path) - _number(behind)),
     )
-    cut = next((cut for cut in cuts if _sum(cut, where)[1]), cuts[0])
-    total, _ = _sum(cut, where)
-    branch = _branch_end(cut, total)
+    as_wide = [cut for cut in cuts if draft.shapes[cut.output][1] == draft.shapes[stream][1]]
+    cut = next((cut for cut in as_wide if residual_sum(cut, where)[1]), as_wide[0])
+    total, _ = residual_sum(cut, where)
+    branch = branch_end(cut, total)
     kept = _ancestors(cut, branch) | _from(cut, total.output)
     nodes = tuple(
         _straightened(node, cut, total, branch) for node in cut.nodes if node.output in kept
@@ -104,7 +105,7 @@ def _number(path: str) -> int:
     return place[1] if place else 0
 
 
-def _cut(graph: Graph, path: str, where: str) -> _Cut:
+def cut_out(graph: Graph, path: str, where: str) -> Cut:
     nodes = tuple(node for node in graph.nodes if is_inside(node.name, path))
     made = {value for node in nodes for value in node.outputs}
     all_made = {value for node in graph.nodes for value in node.outputs} | set(graph.inputs)
@@ -118,10 +119,10 @@ def _cut(graph: Graph, path: str, where: str) -> _Cut:
     ]
     if len(set(outside)) != 1 or len(leaving) != 1:
         raise SpecError(f"{where}: {path} is no block with one input and one output")
-    return _Cut(path, nodes, outside[0], leaving[0])
+    return Cut(path, nodes, outside[0], leaving[0])
 
 
-def _sum(cut: _Cut, where: str) -> tuple[Node, bool]:
+def residual_sum(cut: Cut, where: str) -> tuple[Node, bool]:
     """The residual sum of a block, and whether one of its terms is the block's input itself."""
     sums = [node for node in cut.nodes if node.op == "Add"]
     if not sums:
@@ -131,7 +132,7 @@ def _sum(cut: _Cut, where: str) -> tuple[Node, bool]:
     return sums[-1], cut.input in sums[-1].inputs
 
 
-def _ancestors(cut: _Cut, value: str) -> set[str]:
+def _ancestors(cut: Cut, value: str) -> set[str]:
     """Values inside the block that ``value`` is computed from, itself included."""
     made = {output: node for node in cut.nodes for output in node.outputs}
     found: set[str] = set()
@@ -144,7 +145,7 @@ def _ancestors(cut: _Cut, value: str) -> set[str]:
     return found
 
 
-def _from(cut: _Cut, value: str) -> set[str]:
+def _from(cut: Cut, value: str) -> set[str]:
     """Values of the block from ``value`` on, itself included."""
     found = {value}
     for node in cut.nodes:
@@ -153,13 +154,13 @@ def _from(cut: _Cut, value: str) -> set[str]:
     return found
 
 
-def _branch_end(cut: _Cut, total: Node) -> str:
+def branch_end(cut: Cut, total: Node) -> str:
     """The term of the sum that holds more of the block; the other is the shortcut."""
     first, second = total.inputs
     return max((first, second), key=lambda value: len(_ancestors(cut, value)))
 
 
-def _straightened(node: Node, cut: _Cut, total: Node, branch: str) -> Node:
+def _straightened(node: Node, cut: Cut, total: Node, branch: str) -> Node:
     """The node with stride 1; the sum takes the block's input instead of its shortcut."""
     if node is total:
         return replace(
@@ -171,7 +172,7 @@ def _straightened(node: Node, cut: _Cut, total: Node, branch: str) -> Node:
 
 
 def _check_identity(
-    graph: Graph, nodes: tuple[Node, ...], total: Node, stream: str, cut: _Cut, where: str
+    graph: Graph, nodes: tuple[Node, ...], total: Node, stream: str, cut: Cut, where: str
 ) -> None:
     """x + 0 must pass the block's last activation unchanged."""
     behind = [node for node in nodes if node.output in _from(cut, total.output)][1:]
@@ -192,7 +193,7 @@ def _function(graph: Graph, node: Node) -> tuple[object, ...]:
     return node.op, dict(node.attributes), bounds
 
 
-def _specs(draft: Draft, nodes: tuple[Node, ...], cut: _Cut, stream: str) -> dict[str, TensorSpec]:
+def _specs(draft: Draft, nodes: tuple[Node, ...], cut: Cut, stream: str) -> dict[str, TensorSpec]:
     """The block's tensors, those that no node reads included, sized for the stream."""
     width = draft.grouping.coupled.shapes[stream][1]
     read = set(draft.graph.parameters())

@@ -43,7 +43,7 @@ def fresh_tensor(
     """A tensor for a new layer that is modelled on an old one.
 
     ``copy`` takes the model's values where shapes allow. Otherwise weights are drawn
-    (:func:`fresh_weight`); BatchNorm starts with gamma at the mean of the model's, beta 0, mean 0
+    (:func:`modelled_weight`); BatchNorm starts with gamma at the mean of the model's, beta 0, mean 0
     and var 1; biases and whatever no node reads are 0.
     """
     if fill == "copy" and model.spec == spec:
@@ -54,45 +54,64 @@ def fresh_tensor(
         role = node.inputs.index(key)
         if rule(node.op).makes_channels and role == 1:
             stream = draw.stream("fresh", key)
-            return fresh_weight(spec, stream, model, model_key, fill, rows_of(node), spec.shape)
+            return modelled_weight(spec, stream, model, model_key, fill, rows_of(node))
         entry = rule(node.op).entries.get(role, 0.0)
         return Filled(spec, Statistic("mean", model, model_key) if entry == "mean" else entry)
     return Filled(spec, 0.0)
 
 
-def fresh_weight(
+def modelled_weight(
     spec: TensorSpec,
     stream: Stream,
     model: Recipe,
     model_key: str,
     fill: Fill,
     rows: int,
-    shape: tuple[int, ...] | None = None,
+    scale: float = 1.0,
 ) -> Recipe:
-    """Weights drawn with the model's own standard deviation (``match-std``, and for want of a
-    copy; He's where that is 0), with He's sqrt(2 / fan_in) or Xavier's
-    sqrt(2 / (fan_in + fan_out)). ``rows`` is the dimension of the outputs; fans are those of
-    ``shape``, or else the model's.
+    """A weight of a layer of its own, drawn as :func:`fresh_weight` says, with its own fans.
+
+    Where it sums over more inputs than its model, the model's deviation is made smaller by the
+    root of that ratio, so that what the layer makes is as large as what its model makes.
     """
     if fill == "zeros":
         return Filled(spec, 0.0)
-    return Drawn(spec, stream, deviation(model, model_key, fill, rows, shape))
+    if fill not in ("he", "xavier"):
+        scale *= math.sqrt(_fans(model.spec.shape, rows)[0] / _fans(spec.shape, rows)[0])
+    return Drawn(spec, stream, _deviation(model, model_key, fill, spec.shape, rows), scale)
 
 
-def deviation(
-    model: Recipe,
-    model_key: str,
-    fill: Fill,
-    rows: int = 0,
-    shape: tuple[int, ...] | None = None,
+def fresh_weight(
+    spec: TensorSpec, stream: Stream, model: Recipe, model_key: str, fill: Fill, rows: int
+) -> Recipe:
+    """Weights beside those of ``model``, drawn with the model's own standard deviation
+    (``match-std``, and for want of a copy; He's where that is 0), with He's sqrt(2 / fan_in) or
+    Xavier's sqrt(2 / (fan_in + fan_out)); fans are the model's. ``rows`` is the dimension of the
+    outputs.
+    """
+    if fill == "zeros":
+        return Filled(spec, 0.0)
+    return Drawn(spec, stream, deviation(model, model_key, fill, rows))
+
+
+def deviation(model: Recipe, model_key: str, fill: Fill, rows: int = 0) -> float | Statistic:
+    """The deviation of fresh weights beside the weight ``model``."""
+    return _deviation(model, model_key, fill, model.spec.shape, rows)
+
+
+def _deviation(
+    model: Recipe, model_key: str, fill: Fill, shape: tuple[int, ...], rows: int
 ) -> float | Statistic:
-    """The deviation of fresh weights beside, or modelled on, the weight ``model``."""
-    shape = shape or model.spec.shape
-    taps = math.prod(shape[2:])
-    fan_in, fan_out = shape[1 - rows] * taps, shape[rows] * taps
-    he = math.sqrt(2.0 / max(fan_in, 1))
+    fan_in, fan_out = _fans(shape, rows)
     if fill == "he":
-        return he
+        return math.sqrt(2.0 / fan_in)
     if fill == "xavier":
-        return math.sqrt(2.0 / max(fan_in + fan_out, 1))
+        return math.sqrt(2.0 / (fan_in + fan_out))
+    he = math.sqrt(2.0 / _fans(model.spec.shape, rows)[0])
     return Statistic("deviation", model, model_key, otherwise=he)
+
+
+def _fans(shape: tuple[int, ...], rows: int) -> tuple[int, int]:
+    """How many weights make an output, and how many read an input; 1 at least."""
+    taps = math.prod(shape[2:])
+    return max(shape[1 - rows] * taps, 1), max(shape[rows] * taps, 1)

@@ -15,7 +15,8 @@ from ckgrow.ops.elementwise import Passing
 class Place:
     """Behind a layer, its BatchNorm and its activation, each if there.
 
-    ``activation`` are the nodes of the activation: one, or the two of a gate x * f(x).
+    ``activation`` are the nodes of the activation: one, the two of a gate x * f(x), or the Reshape
+    and the ReduceMax of maxout, which takes the largest of ``pieces`` neighbouring channels.
     ``value`` is what the last of them makes, ``channels`` its channels.
     """
 
@@ -24,10 +25,13 @@ class Place:
     activation: tuple[Node, ...]
     value: str
     channels: int
+    pieces: int = 1
 
     @property
     def activation_name(self) -> str:
         """The activation in words."""
+        if self.pieces > 1:
+            return "maxout"
         return " * ".join(node.op for node in self.activation) or "no activation"
 
     @property
@@ -50,12 +54,13 @@ def place_behind(draft: Draft, layer: str, where: str) -> Place:
         value = batch_norm.output
     else:
         batch_norm = None
-    activation = _activation(graph, value)
+    pieces, activation = _maxout(draft, value)
+    activation = activation or _activation(graph, value)
     if activation:
         value = activation[-1].output
     channels = draft.shapes[value][rule(node.op).channel_dim]
     assert isinstance(channels, int)
-    return Place(node, batch_norm, activation, value, channels)
+    return Place(node, batch_norm, activation, value, channels, pieces)
 
 
 def bare_place(draft: Draft, layer: str, where: str) -> Place:
@@ -67,6 +72,24 @@ def bare_place(draft: Draft, layer: str, where: str) -> Place:
 def _only_reader(graph: Graph, value: str) -> Node | None:
     readers = graph.consumers().get(value, [])
     return readers[0] if len(readers) == 1 and value not in graph.outputs else None
+
+
+def _maxout(draft: Draft, value: str) -> tuple[int, tuple[Node, ...]]:
+    """How many neighbouring channels of ``value`` a maxout takes the largest of, and its nodes."""
+    graph, shapes = draft.graph, draft.shapes
+    apart = _only_reader(graph, value)
+    if apart is None or apart.op != "Reshape":
+        return 1, ()
+    largest = _only_reader(graph, apart.output)
+    if largest is None or largest.op != "ReduceMax":
+        return 1, ()
+    axes, shape = graph.constants.get(largest.input(1)), shapes[apart.output]
+    pieces = shape[2] if len(shape) == len(shapes[value]) + 1 else 1
+    over_pieces = axes is not None and [int(axis) % len(shape) for axis in axes.values] == [2]
+    if not over_pieces or shapes[largest.output] != (*shape[:2], *shapes[value][2:]):
+        return 1, ()
+    assert isinstance(pieces, int)
+    return pieces, (apart, largest)
 
 
 def _activation(graph: Graph, value: str) -> tuple[Node, ...]:

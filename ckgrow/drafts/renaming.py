@@ -66,13 +66,17 @@ class Shift:
 def renamed(draft: Draft, rename: Rename) -> Draft:
     """The draft with every node, tensor, constant and inner value renamed.
 
-    Names of graph inputs and outputs stay: they are the network's interface.
+    Names of graph inputs and outputs stay: they are the network's interface. A value that would
+    be called as one of them gets another name.
     """
     graph = draft.graph
     interface = {*graph.inputs, *graph.outputs}
 
     def inner(name: str) -> str:
-        return name if name in interface else rename(name)
+        if name in interface:
+            return name
+        moved_to = rename(name)
+        return f"{moved_to}/inner" if moved_to in interface else moved_to
 
     nodes = tuple(
         replace(

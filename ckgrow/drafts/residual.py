@@ -44,7 +44,7 @@ def residual_block(
     groups = _groups(draft, place.layer)
     run = multiple * groups
     hidden = -(-place.channels // run) * run
-    making = _Making(draft, place, f"{path}.{BRANCH}", groups)
+    making = BranchMaker(draft, place, f"{path}.{BRANCH}", groups)
     value, width = place.value, place.channels
     for number in range(layers):
         last = number == layers - 1
@@ -92,7 +92,7 @@ def _check(draft: Draft, place: Place, where: str) -> None:
 
 
 @dataclass
-class _Making:
+class BranchMaker:
     """The nodes of a branch so far, and for each of its tensors the model and the shape."""
 
     draft: Draft
@@ -106,41 +106,41 @@ class _Making:
 
     def layer(self, value: str, width: int, made: int) -> str:
         """A layer from ``width`` to ``made`` channels that keeps the size of the map."""
-        model, path = self.place.layer, self._module()
+        model, path = self.place.layer, self.module()
         shape = [width // self.groups] * 2 + list(self._shape(model.inputs[1])[2:])
         shape[rows_of(model)] = made
-        inputs = [value, self._tensor(model, path, model.inputs[1], tuple(shape))]
+        inputs = [value, self.tensor(model, path, model.inputs[1], tuple(shape))]
         if model.input(2):
-            inputs.append(self._tensor(model, path, model.inputs[2], (made,)))
+            inputs.append(self.tensor(model, path, model.inputs[2], (made,)))
         attributes = _same_size(model, tuple(shape[2:]), self.groups)
-        return self._node(Node(model.op, path, tuple(inputs), (path,), attributes))
+        return self.node(Node(model.op, path, tuple(inputs), (path,), attributes))
 
     def batch_norm(self, value: str, width: int) -> str:
         """The place's BatchNorm, if it has one, with what travels with it unread."""
         model = self.place.batch_norm
         if model is None:
             return value
-        path = self._module()
-        keys = [self._tensor(model, path, key, (width,)) for key in model.inputs[1:5]]
+        path = self.module()
+        keys = [self.tensor(model, path, key, (width,)) for key in model.inputs[1:5]]
         read = set(self.draft.graph.parameters())
         for key, recipe in self.draft.recipes.items():
             if key not in read and is_inside(key, model.name):
-                self._tensor(model, path, key, recipe.spec.shape)
-        return self._node(replace(model, name=path, inputs=(value, *keys), outputs=(path,)))
+                self.tensor(model, path, key, recipe.spec.shape)
+        return self.node(replace(model, name=path, inputs=(value, *keys), outputs=(path,)))
 
     def activation(self, value: str, width: int) -> str:
         """The place's activation: the last of its nodes is the module, others stand inside."""
         models = self.place.activation
         if not models:
             return value
-        path = self._module()
+        path = self.module()
         before = (self.place.batch_norm or self.place.layer).output
         known: dict[str, str] = {before: value}
         for model in models:
             name = path if model is models[-1] else f"{path}/{model.op.lower()}"
             inputs = tuple(self._input(model, path, key, width, known) for key in model.inputs)
             known[model.output] = name
-            self._node(replace(model, name=name, inputs=inputs, outputs=(name,)))
+            self.node(replace(model, name=name, inputs=inputs, outputs=(name,)))
         return path
 
     def _input(self, model: Node, path: str, key: str, width: int, known: Mapping[str, str]) -> str:
@@ -149,17 +149,17 @@ class _Making:
             return known.get(key, key)
         channels = self.place.channels
         shape = tuple(width if size == channels > 1 else size for size in self._shape(key))
-        return self._tensor(model, path, key, shape)
+        return self.tensor(model, path, key, shape)
 
-    def _module(self) -> str:
+    def module(self) -> str:
         self.modules += 1
         return f"{self.path}.{self.modules - 1}"
 
-    def _node(self, node: Node) -> str:
+    def node(self, node: Node) -> str:
         self.nodes.append(node)
         return node.output
 
-    def _tensor(self, model: Node, path: str, key: str, shape: tuple[int, ...]) -> str:
+    def tensor(self, model: Node, path: str, key: str, shape: tuple[int, ...]) -> str:
         """A tensor at ``path`` like ``key`` of ``model``, with the same last part of its name."""
         last = key[len(model.name) :] if is_inside(key, model.name) else ""
         name = path + (last or "." + key.rpartition(".")[2])

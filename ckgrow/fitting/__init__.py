@@ -2,8 +2,9 @@
 
 A student of unusual widths or depth fits no constructor. ``load_into`` takes the teacher's module
 and changes it until it has exactly the student's tensors: numbered containers get the new layers
-and blocks, other grown layers run through a forward hook, tensors and the attributes that follow
-them are set. Then the module's own forward is compared with the student's graph.
+and blocks, other grown layers run through a forward hook or on a block's shortcut, tensors and
+the attributes that follow them are set. Then the module's own forward is compared with the
+student's graph.
 """
 
 from __future__ import annotations
@@ -68,12 +69,16 @@ def _fit(module: nn.Module, student: Loaded, check: bool) -> None:
     from ckgrow.fitting.agreement import check_forward
     from ckgrow.fitting.grown import insert_grown_layers
     from ckgrow.fitting.numbered import renumber
+    from ckgrow.fitting.residual import insert_grown_blocks
+    from ckgrow.fitting.shortcuts import insert_on_shortcuts
     from ckgrow.fitting.tensors import set_tensors
 
     wrapper = common_prefix(module.state_dict())
     inner = module.get_submodule(wrapper.rstrip("."))
     renumber(inner, student)
+    insert_on_shortcuts(inner, student)
     insert_grown_layers(inner, student)
+    insert_grown_blocks(inner, student)
     set_tensors(inner, student)
     if check:
         check_forward(module, student)

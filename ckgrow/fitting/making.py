@@ -36,12 +36,31 @@ def is_activation(node: Node) -> bool:
     return known.elementwise and not isinstance(known, Passing)
 
 
+ACTIVATIONS: Mapping[str, Callable[[Node], nn.Module]] = {
+    "Relu": lambda _: nn.ReLU(),
+    "LeakyRelu": lambda node: nn.LeakyReLU(node.get("alpha", 0.01)),
+    "Elu": lambda node: nn.ELU(node.get("alpha", 1.0)),
+    "Selu": lambda _: nn.SELU(),
+    "Gelu": lambda node: nn.GELU(node.get("approximate", "none")),
+    "Sigmoid": lambda _: nn.Sigmoid(),
+    "Tanh": lambda _: nn.Tanh(),
+    "HardSwish": lambda _: nn.Hardswish(),
+    "Mish": lambda _: nn.Mish(),
+    "Softplus": lambda _: nn.Softplus(),
+    "Softsign": lambda _: nn.Softsign(),
+}
+
+
 def make_activation(node: Node, graph: Graph) -> nn.Module:
-    """The module of an activation behind which layers can be inserted: an idempotent one."""
-    if node.op == "Relu":
-        return nn.ReLU()
+    """The module of an activation, given the last of its nodes."""
+    if node.op in ACTIVATIONS:
+        return ACTIVATIONS[node.op](node)
     if node.op == "Clip" and [_scalar(name, graph) for name in node.inputs[1:]] == [0.0, 6.0]:
         return nn.ReLU6()
+    if node.op == "Mul":
+        gates = [each for each in graph.nodes if each.output in node.inputs]
+        if any(each.op == "Sigmoid" and each.inputs[0] in node.inputs for each in gates):
+            return nn.SiLU()
     raise CheckpointError(
         f"the student has a new {node.op} at {shown(node.name)}, for which load_into knows no "
         "module; add it to the module's own code first"

@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from ckgrow.errors import CheckpointError
 from ckgrow.fitting.making import LayerMaker, is_activation, make_activation, strides_of
 from ckgrow.fitting.paths import Paths, is_grown, joined
+from ckgrow.fitting.residual import is_block, make_block
 from ckgrow.graph import Node
 from ckgrow.loading import Loaded
 from ckgrow.names import shown
@@ -100,6 +101,8 @@ class _Container:
     def _made(self, number: int, places: Sequence[int]) -> nn.Module:
         path = self._at(number)
         node = self._paths.nodes.get(path)
+        if isinstance(self._module, nn.Sequential) and is_block(self._paths, path):
+            return make_block(self._paths, path, self._maker)
         if not self._paths.suffixes(path):
             if node is None:
                 raise CheckpointError(

@@ -55,7 +55,8 @@ class GrownAxis:
             entries = part.models[:, None] * part.inner + np.arange(part.inner)
             found.append(before + entries.ravel())
             before += part.map.width * part.inner
-        return np.concatenate(found)
+        # what grows from no channels at the end of the axis imitates the entry before it
+        return np.minimum(np.concatenate(found), max(before - 1, 0))
 
     @cached_property
     def fresh_models(self) -> np.ndarray:

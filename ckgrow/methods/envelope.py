@@ -33,7 +33,7 @@ class Envelope(WidenMethod):
     """Noise around the teacher's rows, zeros around its columns."""
 
     name = "envelope"
-    options = frozenset({"noise"})
+    options = frozenset({"noise", "calibrate"})
     placement = "center"
 
     def preserves(self, step: WidenStep) -> Preserves:

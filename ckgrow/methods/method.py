@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
+
 from ckgrow.drafts.places import Place, place_behind
 from ckgrow.graph import Graph, Node
 from ckgrow.groups import Group, Grouping
@@ -103,9 +105,17 @@ class WidenMethod(Method):
 
     def channel(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
         """A tensor with one entry per channel: it follows the sources."""
-        if rule(at.node.op).makes_channels and at.position == 1:  # kernels of single channels
-            return self.rows(source, axis, at)
+        if rule(at.node.op).makes_channels and at.position == 1:
+            return self.kernels(source, axis, at)
         return with_fresh_entries(source, axis, at)
+
+    def kernels(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
+        """The weight of a convolution that follows its channels, by single ones or whole groups."""
+        return self.rows(source, axis, at)
+
+    def constant(self, array: np.ndarray, axis: GrownAxis, dim: int, node: Node) -> np.ndarray:
+        """A constant of the graph with one entry per channel: what is new has its model's."""
+        return np.take(array, axis.models, axis=dim)
 
     @abstractmethod
     def columns(self, source: Recipe, runs: tuple[GrownAxis, ...], at: Growing) -> Recipe:

@@ -8,30 +8,29 @@ which needs an idempotent activation: act(act(x)) = act(x), as ReLU's. For a con
 kernel that is one at its centre and zero elsewhere. A BatchNorm in the new layer must undo itself
 in eval mode; its statistics are free there, so they are chosen such that
 
-    gamma / sqrt(var + eps) = 1,   beta = 0,   mean = 0
+    gamma / sqrt(var + eps) = 1,   beta = mean
 
-holds as nearly as the stored format allows (``identity_statistics``). In train mode, where batch
-statistics take over, such a BatchNorm normalises and the function changes.
+holds as nearly as the stored format allows (``ckgrow.recipes.undoing``). In train mode, where batch
+statistics take over, such a BatchNorm normalises and the function changes, unless mean and var are
+those of the activations: ``calibrate`` measures them (``ckgrow.drafts.calibrating``), and without
+it they are 0 and near 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
-
-import numpy as np
 
 from ckgrow.drafts.draft import Draft
 from ckgrow.drafts.places import Place
 from ckgrow.drafts.renaming import copied_key
 from ckgrow.errors import SpecError
 from ckgrow.graph import Node
-from ckgrow.header import TensorSpec, numpy_dtype
+from ckgrow.header import TensorSpec
 from ckgrow.methods.method import Insertion, LayerMethod, Preserves
 from ckgrow.ops.batch_normalization import EPSILON
 from ckgrow.random import Draw
-from ckgrow.recipes import Filled, Recipe, UnitKernel
+from ckgrow.recipes import DEFECTS, ROLES, Filled, Recipe, Undoing, UnitKernel, identity_statistics
 from ckgrow.spec import DeepenStep
 
 
@@ -39,6 +38,7 @@ class Net2Deeper(LayerMethod):
     """An identity layer with the same BatchNorm and activation."""
 
     name = "net2deeper"
+    options = frozenset({"calibrate"})
     rests_on = ("activation",)
 
     def insert(
@@ -60,16 +60,14 @@ class Net2Deeper(LayerMethod):
         if place.batch_norm is not None:
             model = place.batch_norm
             spec = TensorSpec(draft.recipes[model.inputs[1]].spec.dtype, (place.channels,))
-            gamma, variance, defect = identity_statistics(spec.dtype, model.get("epsilon", EPSILON))
+            epsilon = model.get("epsilon", EPSILON)
             keys = [copied_key(key, model.name, names) for key in model.inputs[1:5]]
-            values = (gamma, 0.0, 0.0, variance)
-            recipes |= {k: Filled(spec, v) for k, v in zip(keys, values, strict=True)}
+            recipes |= {
+                key: Undoing(spec, role, epsilon) for key, role in zip(keys, ROLES, strict=True)
+            }
             nodes.append(_copied(model, names, (nodes[-1].output, *keys)))
-            preserves = "eval"
-            warnings = (
-                f"{layer.name}: its BatchNorm is the identity in eval mode only; in train mode "
-                "batch statistics take over",
-            )
+            preserves, defect = _promise(spec.dtype, epsilon, step)
+            warnings = (_about_training(layer.name, step),)
         if place.activation:
             model = place.activation[0]
             nodes.append(_copied(model, names, (nodes[-1].output, *model.inputs[1:])))
@@ -102,19 +100,23 @@ class Net2Deeper(LayerMethod):
         return recipes
 
 
-@cache
-def identity_statistics(dtype: str, epsilon: float) -> tuple[float, float, float]:
-    """(gamma, var, defect) near 1 with gamma / sqrt(var + epsilon) as near 1 as ``dtype`` can.
+def _promise(dtype: str, epsilon: float, step: DeepenStep) -> tuple[Preserves, float]:
+    """What is kept with such a BatchNorm, and what its stored values are off by."""
+    if step.calibrate is None:
+        return "eval", identity_statistics(dtype, epsilon)[2]
+    return ("eval", DEFECTS[dtype]) if dtype in DEFECTS else ("approximate", 0.0)
 
-    ``defect`` is the distance from 1: below 1e-13 in float32, since among a million values of
-    gamma one has a var that is stored almost without rounding.
-    """
-    stored = numpy_dtype(dtype)
-    candidates = np.unique(np.linspace(1.0, 1.25, 1 << 20).astype(stored)).astype(np.float64)
-    variances = (candidates**2 - epsilon).astype(stored).astype(np.float64)
-    defects = np.abs(candidates / np.sqrt(variances + epsilon) - 1.0)
-    best = int(np.argmin(defects))
-    return float(candidates[best]), float(variances[best]), float(defects[best])
+
+def _about_training(layer: str, step: DeepenStep) -> str:
+    if step.calibrate is None:
+        return (
+            f"{layer}: its BatchNorm is the identity in eval mode only; in train mode batch "
+            "statistics take over, unless it is given those of your data (calibrate: inputs.npz)"
+        )
+    return (
+        f"{layer}: its BatchNorm is the identity in eval mode, and in train mode in expectation, "
+        f"on inputs like those in {step.calibrate}"
+    )
 
 
 def _layer(place: Place, names: Mapping[str, str], recipes: Mapping[str, Recipe]) -> Node:

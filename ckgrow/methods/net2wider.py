@@ -83,12 +83,16 @@ class Net2Wider(WidenMethod):
 
     def rows(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
         """U'[k, j] = U[k, g(j)], disturbed by gaussian noise on all copies but the first."""
+        return _rescaled(self.kernels(source, axis, at), axis, at)
+
+    def kernels(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
+        """As rows, but not rescaled: the channels that they read are."""
         copied = super().rows(source, axis, at)
         noise = noise_of(at.step)
         if noise and noise.kind == "gaussian":
             again = axis.map.ranks > 0
             copied = disturbed_rows(copied, source, at, again, noise)
-        return _rescaled(copied, axis, at)
+        return copied
 
     def bias(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
         """Copied, and rescaled with its row."""

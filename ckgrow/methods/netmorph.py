@@ -23,6 +23,7 @@ not found in the student then, but in the product.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +54,7 @@ class NetMorphWider(WidenMethod):
     """New units with zero on one side."""
 
     name = "netmorph"
-    options = frozenset({"fill", "zero"})
+    options = frozenset({"fill", "zero", "calibrate"})
 
     def preserves(self, step: WidenStep) -> Preserves:
         """Zeros are exact."""
@@ -104,6 +105,11 @@ class NetMorphWider(WidenMethod):
             return Placed(source, at.dim, maps)
         maps = tuple(each.with_zeros_as_fresh() for each in maps)
         return Placed(source, at.dim, maps, fresh_columns(source, maps, at))
+
+    def kernels(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
+        """Random ones for new units, which are zero already where those are read."""
+        parts = (replace(part, map=part.map.with_zeros_as_fresh()) for part in axis.parts)
+        return self.rows(source, GrownAxis(tuple(parts)), at)
 
 
 class NetMorphDeeper(LayerMethod):

@@ -28,13 +28,13 @@ import numpy as np
 from ckgrow.drafts.blocks import Block, rows_of
 from ckgrow.drafts.draft import Draft
 from ckgrow.drafts.endings import Crossing, Ending, crossing, ending
-from ckgrow.drafts.filling import deviation, fresh_block
+from ckgrow.drafts.filling import fresh_block, modelled_weight
 from ckgrow.errors import SpecError
 from ckgrow.maps import ZERO, ChannelMap, fresh
 from ckgrow.methods.method import BlockMethod, Filling
 from ckgrow.ops.batch_normalization import EPSILON
 from ckgrow.random import Draw
-from ckgrow.recipes import Drawn, Filled, Paired, Recipe
+from ckgrow.recipes import Filled, Paired, Recipe
 from ckgrow.spec import DeepenStep
 
 
@@ -42,7 +42,7 @@ class R2Deeper(BlockMethod):
     """A block whose last two layers cancel."""
 
     name = "r2deeper"
-    options = frozenset({"fill", "scale"})
+    options = frozenset({"fill", "scale", "calibrate"})
     least_layers = 2
     multiple = 2
 
@@ -96,9 +96,15 @@ class _Cancelling:
         last = self.end.layer
         key, rows = last.inputs[1], rows_of(last)
         model = self.block.models[key]
-        size = deviation(self.draft.recipes[model], model, "match-std", rows)
-        stream = self.draw.stream("fresh", key)
-        drawn = Drawn(self.block.specs[key], stream, size, self.step.scale)
+        drawn = modelled_weight(
+            self.block.specs[key],
+            self.draw.stream("fresh", key),
+            self.draft.recipes[model],
+            model,
+            "match-std",
+            rows,
+            self.step.scale,
+        )
         runs = self.cross.runs // int(last.get("group", 1))
         return {key: Paired(drawn, 1 - rows, runs, opposite=True)}
 

@@ -36,7 +36,7 @@ class R2Wider(WidenMethod):
     """Pairs of equal new units that cancel."""
 
     name = "r2wider"
-    options = frozenset({"fill", "scale", "noise"})
+    options = frozenset({"fill", "scale", "noise", "calibrate"})
 
     def preserves(self, step: WidenStep) -> Preserves:
         """Exact, unless gaussian noise parts the pairs."""

@@ -44,7 +44,7 @@ class RandomPad(WidenMethod):
     """Random new units that are read at random."""
 
     name = "random-pad"
-    options = frozenset({"fill"})
+    options = frozenset({"fill", "calibrate"})
 
     def preserves(self, step: WidenStep) -> Preserves:
         """It does not."""
@@ -64,7 +64,7 @@ class RandomLayer(LayerMethod):
     """A new layer with random weights."""
 
     name = "random-pad"
-    options = frozenset({"fill"})
+    options = frozenset({"fill", "calibrate"})
     rests_on = Net2Deeper.rests_on
 
     def insert(
@@ -102,7 +102,7 @@ class RandomBlock(BlockMethod):
     """A block with nothing zero."""
 
     name = "random-pad"
-    options = frozenset({"fill"})
+    options = frozenset({"fill", "calibrate"})
 
     def fill(self, block: Block, draft: Draft, draw: Draw, step: DeepenStep) -> Filling:
         """Every tensor by ``step.fill``."""

@@ -33,7 +33,7 @@ class ZeroInit(BlockMethod):
     """A block in the stage's own layout that adds nothing yet."""
 
     name = "zero-init"
-    options = frozenset({"fill"})
+    options = frozenset({"fill", "calibrate"})
 
     def fill(self, block: Block, draft: Draft, draw: Draw, step: DeepenStep) -> Filling:
         """Zeros at the end of the branch; the rest by ``step.fill``."""

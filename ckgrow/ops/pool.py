@@ -1,7 +1,4 @@
-"""Pooling over space: MaxPool, AveragePool, GlobalAveragePool, ReduceMean.
-
-Channels pass through.
-"""
+"""Pooling over space: MaxPool, AveragePool, GlobalAveragePool. Channels pass through."""
 
 from __future__ import annotations
 
@@ -119,55 +116,4 @@ class GlobalAveragePool(Rule):
         return (x.mean(dim=tuple(range(2, x.dim())), keepdim=True),)
 
 
-class ReduceMean(Rule):
-    """The mean over the constant ``axes`` (an input, as since opset 18)."""
-
-    op = "ReduceMean"
-    homogeneous = True
-
-    def _dims(self, site: Site) -> tuple[int, ...]:
-        rank = len(site.shape())
-        axes = site.ints(1)
-        if axes is None:
-            return tuple(range(rank))
-        return tuple(axis % rank for axis in axes)
-
-    def shapes(self, site: Site) -> tuple[Shape, ...]:
-        dims = self._dims(site)
-        keep = site.node.get("keepdims", 1)
-        return (
-            tuple(
-                1 if dim in dims else size
-                for dim, size in enumerate(site.shape())
-                if keep or dim not in dims
-            ),
-        )
-
-    def couple(self, site: Site, coupling: Coupling) -> None:
-        dims = self._dims(site)
-        axes = coupling.axes(site.node.inputs[0])
-        keep = site.node.get("keepdims", 1)
-        for dim in dims:
-            summed = axes[dim]
-            if summed is not None:
-                coupling.atoms.fix(summed, f"{site.node.name!r} takes the mean over channels")
-        made = tuple(
-            None if dim in dims else axis
-            for dim, axis in enumerate(axes)
-            if keep or dim not in dims
-        )
-        coupling.set(site.node.output, made)
-
-    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
-        return True
-
-    def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
-        return elements(site.shape())
-
-    def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        x = inputs[0]
-        dims = inputs[1].long().tolist() if len(inputs) > 1 else list(range(x.dim()))
-        return (x.mean(dim=dims, keepdim=bool(node.get("keepdims", 1))),)
-
-
-RULES = (Pool("MaxPool"), Pool("AveragePool"), GlobalAveragePool(), ReduceMean())
+RULES = (Pool("MaxPool"), Pool("AveragePool"), GlobalAveragePool())

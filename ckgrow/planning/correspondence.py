@@ -31,6 +31,10 @@ class Addition:
     kind: Literal["blocks", "layers"]
     count: int
 
+    def __str__(self) -> str:
+        what = self.kind if self.count > 1 else self.kind.removesuffix("s")
+        return f"{shown(self.name)} by {self.count} {what}"
+
 
 @dataclass(frozen=True)
 class Correspondence:
@@ -50,9 +54,9 @@ def correspond(own: Draft, own_stages: Stages, target: Draft, stages: Stages) ->
     """How ``own`` would become ``target``, widths aside."""
     if own_stages or stages:
         return _by_stages(own, own_stages, target, stages)
-    if own.grouping.layers.keys() != target.grouping.layers.keys():
-        if _is_chain(own.graph) and _is_chain(target.graph):
-            return _by_runs(own, target)
+    same_names = own.grouping.layers.keys() == target.grouping.layers.keys()
+    if not same_names and _is_chain(own.graph) and _is_chain(target.graph):
+        return _by_runs(own, target)
     return _by_names(own.grouping.layers, target.grouping.layers)
 
 
@@ -60,10 +64,12 @@ def _by_stages(own: Draft, own_stages: Stages, target: Draft, stages: Stages) ->
     before = {stage.name: stage.blocks for stage in own_stages}
     after = {stage.name: stage.blocks for stage in stages}
     if before.keys() != after.keys():
-        return _refused(f"it has the stages {_listed(before)}, there {_listed(after)}")
+        return _refused(
+            f"this network has the stages {_listed(before)}, the target {_listed(after)}"
+        )
     more = {name: len(after[name]) - len(before[name]) for name in before}
     shorter = tuple(
-        f"{name} has {len(before[name])} blocks, there {len(after[name])}"
+        f"{name} has {len(before[name])} blocks, the target {len(after[name])}"
         for name in before
         if more[name] < 0
     )
@@ -84,9 +90,11 @@ def _by_names(own: Iterable[str], target: Iterable[str]) -> Correspondence:
     ours, theirs = list(own), list(target)
     obstacles = []
     if missing := [name for name in theirs if name not in ours]:
-        obstacles.append(f"it lacks {_listed(missing)}")
+        obstacles.append(
+            f"this network lacks {_listed(missing)}; growth adds nothing inside blocks"
+        )
     if spare := [name for name in ours if name not in theirs]:
-        obstacles.append(f"its {_listed(spare)} has no place there")
+        obstacles.append(f"the target has no place for {_listed(spare)}")
     return Correspondence({name: name for name in ours}, obstacles=tuple(obstacles))
 
 
@@ -94,15 +102,15 @@ def _by_runs(own: Draft, target: Draft) -> Correspondence:
     ours, theirs = _runs(own), _runs(target)
     if len(ours) != len(theirs):
         return _refused(
-            f"pools and the like cut its layers into {len(ours)} runs, those there into "
-            f"{len(theirs)}"
+            f"pools and the like cut this network into {len(ours)} runs of layers, the target "
+            f"into {len(theirs)}; growth adds none"
         )
     layers: dict[str, str] = {}
     additions: list[Addition] = []
     new: list[str] = []
     for before, after in zip(ours, theirs, strict=True):
         if len(before) > len(after):
-            return _refused(f"{_listed(before)} are {len(before)} layers, there {len(after)}")
+            return _refused(f"{_listed(before)} stand where the target has only {_listed(after)}")
         layers |= dict(zip(before, after, strict=False))
         if len(before) < len(after):
             additions.append(Addition(before[-1], "layers", len(after) - len(before)))

@@ -21,8 +21,8 @@ from ckgrow.drafts.renaming import (
     split_number,
 )
 from ckgrow.drafts.residual import residual_block
+from ckgrow.drafts.splicing import spliced
 from ckgrow.errors import SpecError
-from ckgrow.graph import Graph, Node
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import BlockMethod, Filling, Insertion, LayerMethod, Preserves
 from ckgrow.ops import rule
@@ -74,7 +74,7 @@ def deepen_layer(
         new = names[place.layer.name]
         same = Origin(origin.of, origin.map, origin.certificate or inserted.certificate)
         draft = draft.with_changes(
-            graph=_spliced(draft.graph, place.value, inserted.nodes),
+            graph=spliced(draft.graph, place.value, inserted.nodes),
             recipes=recipes,
             origins={**draft.origins, new: same, **inserted.origins},
         )
@@ -200,7 +200,7 @@ def _with_block(draft: Draft, block: Block, filled: Filling) -> Draft:
         for node in layers
     }
     return draft.with_changes(
-        graph=_spliced(draft.graph, block.input, block.nodes),
+        graph=spliced(draft.graph, block.input, block.nodes),
         recipes={**draft.recipes, **filled.recipes},
         origins={**draft.origins, **origins},
     )
@@ -247,31 +247,3 @@ def _spare_tensors(draft: Draft, place: Place, names: Mapping[str, str]) -> dict
             if key not in read and is_inside(key, model.name):
                 made[names[model.name] + key[len(model.name) :]] = Filled(recipe.spec, 0)
     return made
-
-
-def _spliced(graph: Graph, value: str, nodes: tuple[Node, ...]) -> Graph:
-    """``nodes``, which read ``value``, stand between it and everything that read it."""
-    last = nodes[-1]
-    if value in graph.outputs:  # the interface keeps its name: the old value gets another
-        inner = f"{value}/inner"
-        while any(inner in node.outputs for node in graph.nodes):
-            inner += "_"
-        before = tuple(_making(node, value, inner) for node in graph.nodes)
-        made = tuple(_reading(node, value, inner) for node in nodes)
-        made = (*made[:-1], _making(made[-1], last.output, value))
-        return replace(graph, nodes=_behind(before, inner, made)).check()
-    after = tuple(_reading(node, value, last.output) for node in graph.nodes)
-    return replace(graph, nodes=_behind(after, value, nodes)).check()
-
-
-def _behind(nodes: tuple[Node, ...], value: str, new: tuple[Node, ...]) -> tuple[Node, ...]:
-    position = next(index for index, node in enumerate(nodes) if value in node.outputs) + 1
-    return (*nodes[:position], *new, *nodes[position:])
-
-
-def _reading(node: Node, value: str, other: str) -> Node:
-    return replace(node, inputs=tuple(other if name == value else name for name in node.inputs))
-
-
-def _making(node: Node, value: str, other: str) -> Node:
-    return replace(node, outputs=tuple(other if name == value else name for name in node.outputs))

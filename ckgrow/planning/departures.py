@@ -12,32 +12,43 @@ Layers = Mapping[str, str]
 
 
 def obstacles(own: Draft, target: Draft, layers: Layers) -> Iterator[str]:
-    """What growth cannot change, or only the other way; ``layers`` leads to the target's."""
-    yield from _operations(own, target)
+    """What no step can change, or only the other way; ``layers`` leads to the target's."""
+    found: dict[str, list[str]] = {}
     for name, there in layers.items():
-        yield from _between(own, own.graph.node(name), target, target.graph.node(there))
+        for reason, text in _between(own, own.graph.node(name), target, target.graph.node(there)):
+            found.setdefault(reason, []).append(text)
+    for reason, (first, *others) in found.items():
+        more = f" (and so on, in {len(others)} more layers)" if others else ""
+        yield f"{first}{more}: {reason}"
+    ours = {node.op for node in own.graph.nodes}
+    theirs = {node.op for node in target.graph.nodes}
+    if ours - theirs:
+        yield f"the target has no {_listed(sorted(ours - theirs))}, as this network has"
+    if theirs - ours:
+        yield f"this network has no {_listed(sorted(theirs - ours))}, and growth adds none"
 
 
 def departures(own: Draft, target: Draft) -> Iterator[str]:
     """All that is not as in the target: names and shapes of tensors, then what is computed."""
     if missing := [name for name in target.header if name not in own.header]:
-        yield f"it lacks {_listed(missing)}"
+        yield f"this network, grown, lacks {_listed(missing)}"
     if spare := [name for name in own.header if name not in target.header]:
-        yield f"its {_listed(spare)} has no place there"
+        yield f"the target has no place for {_listed(spare)}"
     for name, spec in target.header.items():
         if name in own.header and own.header.shape(name) != spec.shape:
-            yield f"{name} is {list(own.header.shape(name))}, there {list(spec.shape)}"
+            yield f"{name} is {list(own.header.shape(name))}, in the target {list(spec.shape)}"
     nodes = {node.name: node for node in own.graph.nodes}
     for node in target.graph.nodes:
         mine = nodes.pop(node.name, None)
         if mine is None:
-            yield f"it has no {node.op} called {node.name}"
+            yield f"this network has no {node.op} called {shown(node.name)}"
         elif mine.op != node.op:
-            yield f"{node.name} is {mine.op}, there {node.op}"
+            yield f"{shown(node.name)} is {mine.op}, in the target {node.op}"
         elif mine.attributes != node.attributes:
-            yield f"{node.name} has {_settings(mine, node)}, there {_settings(node, mine)}"
+            settings, others = _settings(mine, node), _settings(node, mine)
+            yield f"{shown(node.name)} has {settings}, in the target {others}"
     if own.graph != target.graph:  # in a way for which there are no words here
-        yield "its operations are wired otherwise"
+        yield "the target is wired otherwise"
 
 
 def group_count(network: Draft, layer: str) -> int:
@@ -46,36 +57,30 @@ def group_count(network: Draft, layer: str) -> int:
     return groups
 
 
-def _operations(own: Draft, target: Draft) -> Iterator[str]:
-    ours = {node.op for node in own.graph.nodes}
-    theirs = {node.op for node in target.graph.nodes}
-    if ours - theirs:
-        yield f"it has {_listed(sorted(ours - theirs))}, of which there is none there"
-    if theirs - ours:
-        yield f"it has no {_listed(sorted(theirs - ours))}"
-
-
-def _between(own: Draft, mine: Node, target: Draft, theirs: Node) -> Iterator[str]:
+def _between(own: Draft, mine: Node, target: Draft, theirs: Node) -> Iterator[tuple[str, str]]:
+    """Reasons why one layer cannot become another, each with what differs."""
     name = shown(mine.name)
     if mine.op != theirs.op:
-        yield f"{name} is {mine.op}, there {theirs.op}"
+        yield "that is another kind of layer", f"{name} is {mine.op}, in the target {theirs.op}"
         return
     kernel, other = _weight(own, mine)[2:], _weight(target, theirs)[2:]
     if kernel != other:
-        yield f"{name} has a kernel of {_sides(kernel)}, there {_sides(other)}"
+        sides = tuple(zip(kernel, other, strict=True))
+        can = all(old <= new and old % 2 and new % 2 for old, new in sides)
+        reason = "a 'kernel' step must come first" if can else "kernels grow from odd to odd sizes"
+        yield reason, f"{name} has a kernel of {_sides(kernel)}, the target {_sides(other)}"
     width = own.grouping.layers[mine.name].width
     wanted = target.grouping.layers[theirs.name].width
     groups, parts = group_count(own, mine.name), group_count(target, theirs.name)
-    if groups != parts:
-        if width // groups > wanted // parts:
-            yield (
-                f"{name} has {_grouped(groups, width)}, there {_grouped(parts, wanted)}: each "
-                "group would get narrower"
-            )
-        elif parts % groups:
-            yield f"{name} has {_grouped(groups, width)}, there {_grouped(parts, wanted)}"
-    elif width > wanted:
-        yield f"{name} has {width} channels, there {wanted}"
+    if groups == parts:
+        if width > wanted:
+            yield "ckgrow only grows", f"{name} has {width} channels, the target {wanted}"
+        return
+    text = f"{name} has {_grouped(groups, width)}, the target {_grouped(parts, wanted)}"
+    if width // groups > wanted // parts:
+        yield "each group would get narrower", text
+    elif parts % groups:
+        yield "groups can only be multiplied", text
 
 
 def _weight(network: Draft, layer: Node) -> tuple[int, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from ckgrow.architecture import Assumption
 from ckgrow.drafts.draft import Draft
@@ -79,13 +80,36 @@ class Plan:
         return {name: tuple(map(ranges, axes)) for name, axes in found.items() if axes is not None}
 
     @cached_property
+    def options(self) -> Mapping[str, Any]:
+        """The teacher's options as they hold for the student.
+
+        An option called like a graph input states its shape, which may have changed.
+        """
+        stated = self.teacher.network.options
+        return {**stated, **{k: list(v) for k, v in self._new_inputs.items() if k in stated}}
+
+    @cached_property
+    def inherited(self) -> tuple[Assumption, ...]:
+        """The teacher's assumptions as they hold for the student; facts are called like options."""
+        sizes = {name: " x ".join(map(str, shape)) for name, shape in self._new_inputs.items()}
+        return tuple(
+            replace(each, value=sizes.get(each.fact, each.value)) for each in self.assumptions
+        )
+
+    @property
+    def _new_inputs(self) -> Mapping[str, tuple[int | str, ...]]:
+        """The sizes of a sample, for every graph input whose channels changed."""
+        inputs = self.graph.inputs
+        return {name: inputs[name][1:] for name in self.draft.interface if name in inputs}
+
+    @cached_property
     def rebuilt(self) -> bool:
         """Whether the adapter makes the same graph of the student's keys and shapes alone."""
         adapter = self.teacher.architecture
         try:
             if not adapter.explain(self.header).complete:
                 return False
-            network = adapter.build(self.header, self.teacher.network.options)
+            network = adapter.build(self.header, self.options)
         except CkgrowError:
             return False
         return network.graph == self.graph

@@ -49,20 +49,24 @@ def match_names(patterns: Iterable[str], names: Iterable[str], where: str, what:
     return [name for name in known if name in found]
 
 
-def new_widths(grouping: Grouping, step: WidenStep) -> Widths:
+def new_widths(
+    grouping: Grouping, step: WidenStep, names: Iterable[str], barred: Mapping[str, str]
+) -> Widths:
     """The width of every group that ``step`` is about.
+
+    ``names`` are the layers that its patterns match, ``barred`` says why some of them cannot grow.
 
     Raises SpecError for a layer named outright that cannot grow, for widths that are smaller or
     do not divide among convolution groups, and for two layers that want one group differently.
     """
-    names = match_names(step.widen, grouping.layers, step.where, "layer")
     literal = {text for text in step.widen if Pattern(text).is_literal}
     layers: list[Layer] = []
     skipped: dict[str, str] = {}
     for name in names:
         layer = grouping.layers[name]
         held = [grouping.groups[own] for own in grouping.own_groups(layer)]
-        reasons = [group.reason for group in held if group.reason is not None]
+        reasons = [barred[name]] if name in barred else []
+        reasons += [group.reason for group in held if group.reason is not None]
         if step.groups is not None and name not in grouping.coupled.by_groups:
             reasons = [_ungrouped(grouping, layer)]
         if not reasons:

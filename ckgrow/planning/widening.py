@@ -42,10 +42,10 @@ def widen(
         if use.tensor in done or not any(dim and widened.touches(dim.axis) for dim in use.dims):
             continue
         done.add(use.tensor)  # a tensor that several nodes read is rewritten once
+        made = _Rewriting(widened, method, draw, step, nodes[use.node])
         if use.tensor in constants:
-            constants[use.tensor] = _grown_constant(constants[use.tensor], use, widened)
+            constants[use.tensor] = made.constant(constants[use.tensor], use)
         else:
-            made = _Rewriting(widened, method, draw, step, nodes[use.node])
             recipes[use.tensor] = made.rewritten(recipes[use.tensor], use)
     graph = _resized(replace(draft.graph, constants=constants), widened)
     origins = dict(draft.origins)
@@ -104,8 +104,9 @@ class Widened:
     def runs(self, axis: Axis, count: int) -> tuple[GrownAxis, ...]:
         """The axis cut into ``count`` equal parts, each with its own maps."""
         run = self.coupled.length(axis) // count
-        starts = [len(self._before(axis, number * run)) for number in range(count + 1)]
-        return tuple(self.axis(axis[start:stop]) for start, stop in pairwise(starts))
+        starts = [len(self._before(axis, number * run)) for number in range(count)]
+        bounds = pairwise((*starts, len(axis)))  # a last segment may have had no channels
+        return tuple(self.axis(axis[start:stop]) for start, stop in bounds)
 
     def _before(self, axis: Axis, stop: int) -> Axis:
         position = 0
@@ -193,6 +194,15 @@ class _Rewriting:
                     recipe = self._along(recipe, dim, follows, use)
         return recipe
 
+    def constant(self, constant: Constant, use: Use) -> Constant:
+        """Like a tensor with one entry per channel; the coupling fixes what plays other roles."""
+        array = constant.array()
+        for dim, follows in enumerate(use.dims):
+            if follows and self.widened.touches(follows.axis):
+                axis = self.widened.axis(follows.axis)
+                array = self.method.constant(array, axis, dim, self.node)
+        return Constant.of(array, constant.dtype)
+
     def _along(self, recipe: Recipe, dim: int, follows: Dim, use: Use) -> Recipe:
         method, widened = self.method, self.widened
         at = Growing(use.tensor, dim, self.node, self.draw, self.step, self._rows(use))
@@ -216,18 +226,6 @@ class _Rewriting:
             if follows and follows.role == "rows" and self.widened.touches(follows.axis):
                 return self.widened.axis(follows.axis)
         return None
-
-
-def _grown_constant(constant: Constant, use: Use, widened: Widened) -> Constant:
-    """A constant follows like a per-channel tensor; other roles are fixed by the coupling.
-
-    What is new has the entry of the channel it is modelled on.
-    """
-    array = constant.array()
-    for dim, follows in enumerate(use.dims):
-        if follows is not None and widened.touches(follows.axis):
-            array = np.take(array, widened.axis(follows.axis).models, axis=dim)
-    return Constant.of(array, constant.dtype)
 
 
 def _resized(graph: Graph, widened: Widened) -> Graph:

@@ -18,16 +18,22 @@ from ckgrow.recipes.base import (
     history,
     ranges,
 )
+from ckgrow.recipes.calibrated import Calibrated
 from ckgrow.recipes.divided import Disturbance, Divided, share_size
 from ckgrow.recipes.factored import EXACT_DTYPES, Mixed, Mixing, Unmixed
+from ckgrow.recipes.kernel import Surrounded
 from ckgrow.recipes.loud import Loud
 from ckgrow.recipes.paired import Paired
 from ckgrow.recipes.perturbed import Noised, Scaled
 from ckgrow.recipes.placed import Placed
 from ckgrow.recipes.simple import Drawn, Filled, Stored, UnitKernel
+from ckgrow.recipes.undoing import DEFECTS, ROLES, Undoing, identity_statistics, undone
 
 __all__ = [
+    "DEFECTS",
     "EXACT_DTYPES",
+    "ROLES",
+    "Calibrated",
     "Disturbance",
     "Divided",
     "Drawn",
@@ -45,10 +51,14 @@ __all__ = [
     "Scaled",
     "Statistic",
     "Stored",
+    "Surrounded",
     "Taken",
+    "Undoing",
     "UnitKernel",
     "Unmixed",
     "history",
+    "identity_statistics",
     "ranges",
     "share_size",
+    "undone",
 ]

@@ -11,11 +11,12 @@ from ckgrow.registry import architectures, formats
 
 @dataclass(frozen=True)
 class ArchitectureRow:
-    """One architecture."""
+    """One architecture; ``targets`` are names for a step ``target``."""
 
     name: str
     summary: str
     options: tuple[Option, ...]
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def list_adapters() -> AdaptersDocument:
     """Everything that the registry and the methods folder offer."""
     return AdaptersDocument(
         tuple(
-            ArchitectureRow(each.name, each.summary, each.options)
+            ArchitectureRow(each.name, each.summary, each.options, tuple(each.targets))
             for each in architectures().values()
         ),
         tuple(FormatRow(each.name, each.suffixes, each.writable) for each in formats().values()),

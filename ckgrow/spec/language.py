@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
@@ -83,6 +84,7 @@ def _validated(document: Document) -> Spec:
         raise SpecError(explained(failure, document, Spec, VERBS)) from failure
     for index, step in enumerate(spec.steps):
         step._where = document.where(("steps", index)) if document.lines else f"step {index + 1}"
+        step._folder = Path(document.name).parent
     return spec
 
 

@@ -7,6 +7,7 @@ is a file in ``ckgrow/planning/verbs``. Which keys a method reads is for the met
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -30,11 +31,17 @@ class Step(Stated):
     verb: ClassVar[str]
 
     _where: str = PrivateAttr(default="step")
+    _folder: Path = PrivateAttr(default=Path())
 
     @property
     def where(self) -> str:
         """How an error about this step begins: ``spec.yaml:7``, or ``step 2`` without a file."""
         return self._where
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are, unless their paths are absolute: beside the spec file."""
+        return self._folder
 
     def standing_at(self, where: str) -> Self:
         """A step that another one made, with ``where`` that one stands."""

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -26,12 +27,18 @@ UNREADABLE = (
 """What numpy and zipfile raise on files that are damaged, encrypted, pickled, or claim too much."""
 
 
-def read_arrays(path: Path, wanted: Mapping[str, Shape], role: str) -> dict[str, np.ndarray]:
+def read_arrays(
+    path: Path,
+    wanted: Mapping[str, Shape],
+    role: str,
+    others: Mapping[str, Shape] = MappingProxyType({}),
+) -> dict[str, np.ndarray]:
     """The arrays of ``path`` by name, each checked against ``wanted``; not all need be there.
 
-    ``wanted`` are shapes with a batch dimension first, ``role`` what they are ("graph input"). A
-    single array may bear any name when a single one is wanted. The file is .npy, .npz, or of a
-    checkpoint format; pickled objects are never loaded.
+    ``wanted`` are shapes with a batch dimension first, ``role`` what they are ("graph input");
+    an array may have its shape in ``others`` instead. A single array may bear any name when a
+    single one is wanted. The file is .npy, .npz, or of a checkpoint format; pickled objects are
+    never loaded.
     """
     found = _load(path)
     if not found:
@@ -44,29 +51,32 @@ def read_arrays(path: Path, wanted: Mapping[str, Shape], role: str) -> dict[str,
                 f"{shown_path(path)}: the array {shown(name)} is no {role}; "
                 f"expected {_listed(wanted)}"
             )
-        _check(f"{shown_path(path)}: the {role} {shown(name)}", array, wanted[name])
+        shapes = dict.fromkeys((wanted[name], others.get(name, wanted[name])))
+        _check(f"{shown_path(path)}: the {role} {shown(name)}", array, tuple(shapes))
     return found
 
 
-def _check(what: str, array: np.ndarray, shape: Shape) -> None:
+def _check(what: str, array: np.ndarray, shapes: tuple[Shape, ...]) -> None:
     if array.dtype.name not in FLOAT_DTYPES:
         raise CheckpointError(f"{what} is {array.dtype.name}; expected a floating point dtype")
-    fits = len(array.shape) == len(shape) and all(
-        size == expected or isinstance(expected, str)
-        for size, expected in zip(array.shape, shape, strict=True)
-    )
-    if not fits:
+    if not any(_fits(array.shape, shape) for shape in shapes):
         hint = ""
-        if array.shape == tuple(shape[1:]):
+        if any(array.shape == tuple(shape[1:]) for shape in shapes):
             hint = "; the first dimension counts the samples: use array[None]"
-        raise CheckpointError(
-            f"{what} has shape {list(array.shape)}; expected {_sizes(shape)}{hint}"
-        )
+        expected = " or ".join(map(_sizes, shapes))
+        raise CheckpointError(f"{what} has shape {list(array.shape)}; expected {expected}{hint}")
     if not array.size:
         raise CheckpointError(f"{what} is empty: shape {list(array.shape)}")
     broken = int(array.size - np.isfinite(array.astype(np.float64)).sum())
     if broken:
         raise CheckpointError(f"{what} holds NaN or infinity ({broken} of {array.size} values)")
+
+
+def _fits(sizes: tuple[int, ...], shape: Shape) -> bool:
+    return len(sizes) == len(shape) and all(
+        size == expected or isinstance(expected, str)
+        for size, expected in zip(sizes, shape, strict=True)
+    )
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

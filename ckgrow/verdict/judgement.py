@@ -8,7 +8,7 @@ but it is neither a false pass nor a false alarm.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ckgrow.names import shown
 from ckgrow.registry import runtime
 from ckgrow.verdict.comparison import OutputVerdict, Pair, compare
 from ckgrow.verdict.expectation import Expectation, meet
+from ckgrow.verdict.interface import SAME, Interface
 from ckgrow.verdict.reordering import reordered
 from ckgrow.verdict.running import Outputs, Side, batch_rows, run
 from ckgrow.verdict.samples import Samples
@@ -51,6 +52,7 @@ def judge(
     *,
     samples: Samples,
     quick: bool,
+    interface: Interface = SAME,
     expected_outputs: Mapping[str, np.ndarray] | None = None,
     assumptions: Sequence[Assumption] = (),
     defect: float = 0.0,
@@ -60,16 +62,17 @@ def judge(
 ) -> Judgement:
     """Whether ``student`` computes the same function as ``teacher`` on ``samples``.
 
-    ``quick`` does without float64 where it can. ``expected_outputs`` are what another framework
+    ``quick`` does without float64 where it can. ``interface`` says how channels of their inputs
+    and outputs belong together where these differ. ``expected_outputs`` are what another framework
     computed for the teacher on the same samples; ``assumptions`` are named when it differs.
     ``defect`` is the sum of the relative defects that rounded steps recorded, 0 for exact ones.
     ``rtol`` (of each output's scale) and ``atol`` replace the measured tolerances.
     """
     allowance = Allowance(defect, rtol, atol)
-    problem = _incomparable(teacher.graph, student.graph, samples)
+    problem = _incomparable(teacher.graph, student.graph, samples, interface)
     if problem:
         return Judgement(False, problem, (), samples.source, samples.count)
-    runs = _Runs(teacher, student, samples, progress or _silent)
+    runs = _Runs(teacher, student, samples, interface, progress or _silent)
     verdicts = _verdicts(runs, allowance, double=not quick)
     measured_in_float64 = not quick
     if quick and any(map(_float64_may_decide, verdicts.values())):
@@ -95,10 +98,15 @@ class _Runs:
     """Outputs of both sides, each computed once."""
 
     def __init__(
-        self, teacher: Side, student: Side, samples: Samples, progress: Callable[[str], None]
+        self,
+        teacher: Side,
+        student: Side,
+        samples: Samples,
+        interface: Interface,
+        progress: Callable[[str], None],
     ) -> None:
-        self._sides = {"teacher": teacher, "student": student}
-        self._samples = samples
+        self._sides = {"teacher": (teacher, samples), "student": (student, samples.for_student())}
+        self._interface = interface
         self._progress = progress
         self._rows = batch_rows((teacher, student))
         self._made: dict[tuple[str, bool], dict[str, Outputs]] = {}
@@ -113,21 +121,31 @@ class _Runs:
         """The outputs that both sides have, in one runtime, perhaps with reordered sums."""
         if (name, reorder) not in self._made:
             self._made[name, reorder] = {
-                who: self._run(name, who, side, reorder) for who, side in self._sides.items()
+                who: self._run(name, who, side, samples, reorder)
+                for who, (side, samples) in self._sides.items()
             }
         made = self._made[name, reorder]
         teacher, student = made["teacher"], made["student"]
         return {
-            output: Pair(teacher[output], student[output])
+            output: Pair(
+                teacher[output],
+                self._interface.old(output, student[output], teacher[output].shape),
+            )
             for output in self.outputs
             if output in teacher and output in student
         }
 
-    def _run(self, name: str, who: str, side: Side, reorder: bool) -> Outputs:
+    def note(self, output: str) -> str:
+        """What is to be said of an output whose channels are not the same on both sides."""
+        made = self._made[RUNTIME, False]
+        shapes = (made[who][output].shape for who in ("teacher", "student"))
+        return self._interface.note(output, *shapes)
+
+    def _run(self, name: str, who: str, side: Side, samples: Samples, reorder: bool) -> Outputs:
         how = ", reordered" if reorder else ""
         self._progress(f"{who} in {runtime(name).label()}{how}")
         graph = reordered(side.graph) if reorder else side.graph
-        return run(name, graph, side, self._samples, self._rows)
+        return run(name, graph, side, samples, self._rows)
 
 
 def _verdicts(runs: _Runs, allowance: Allowance, *, double: bool) -> dict[str, OutputVerdict]:
@@ -136,7 +154,11 @@ def _verdicts(runs: _Runs, allowance: Allowance, *, double: bool) -> dict[str, O
     verdicts = {}
     for name in runs.outputs:
         if name in single:
-            verdicts[name] = compare(name, single[name], rounded[name], allowance, double=double)
+            verdict = compare(name, single[name], rounded[name], allowance, double=double)
+            note = runs.note(name)
+            verdicts[name] = replace(
+                verdict, reason="; ".join(filter(None, (verdict.reason, note)))
+            )
         else:
             verdicts[name] = OutputVerdict(name, False, "only one of the networks has this output")
     return verdicts
@@ -148,10 +170,15 @@ def _float64_may_decide(verdict: OutputVerdict) -> bool:
     return verdict.max_rel <= PLAIN or verdict.ratio <= PLAIN_YARDSTICKS
 
 
-def _incomparable(teacher: Graph, student: Graph, samples: Samples) -> str:
+def _incomparable(teacher: Graph, student: Graph, samples: Samples, interface: Interface) -> str:
     """Why the two cannot be run on the same inputs, "" when they can."""
-    if dict(teacher.inputs) != dict(student.inputs):
-        return f"the inputs differ: {_listed(teacher)} in the teacher, {_listed(student)}"
+    if not interface.joins(teacher, student):
+        notes = {
+            interface.note(name, shape, student.inputs.get(name, ()))
+            for name, shape in teacher.inputs.items()
+        }
+        differing = f"{_listed(teacher)} in the teacher, {_listed(student)} in the student"
+        return "; ".join((f"the inputs differ: {differing}", *sorted(notes - {""})))
     if not teacher.outputs or not student.outputs:
         return "there are no outputs to compare"
     if not samples.count:

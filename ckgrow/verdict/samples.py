@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,15 +18,24 @@ from ckgrow.verdict.arrays import read_arrays
 
 @dataclass(frozen=True)
 class Samples:
-    """Float32 arrays by graph input, "count ..." each; ``source`` says where they come from."""
+    """Float32 arrays by graph input, "count ..." each; ``source`` says where they come from.
+
+    ``of_student`` are the student's, where its inputs have other channels; None where both sides
+    read the same arrays.
+    """
 
     source: str
     arrays: Mapping[str, np.ndarray]
+    of_student: Mapping[str, np.ndarray] | None = None
 
     @property
     def count(self) -> int:
         """Number of samples; 0 when there is no input at all."""
         return min((len(array) for array in self.arrays.values()), default=0)
+
+    def for_student(self) -> Samples:
+        """The same samples as the student reads them."""
+        return self if self.of_student is None else Samples(self.source, self.of_student)
 
     def rows(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """A part of the batch."""
@@ -47,13 +57,16 @@ def seeded_samples(graph: Graph, count: int, seed: int) -> Samples:
     return Samples(f"{count} seeded normal {plural}, zeros, ones", arrays)
 
 
-def from_file(path: Path, graph: Graph) -> Samples:
+def from_file(
+    path: Path, graph: Graph, others: Mapping[str, Shape] = MappingProxyType({})
+) -> Samples:
     """The user's inputs: one array per graph input; a single array may bear any name.
 
-    Raises FileError when the file cannot be read, CheckpointError when it is no such file, or its
-    arrays have other names, shapes or dtypes than the graph's inputs, are empty, or are not finite.
+    Arrays may instead have the shapes ``others``. Raises FileError when the file cannot be read,
+    CheckpointError when it is no such file, or its arrays have other names, shapes or dtypes than
+    the graph's inputs, are empty, or are not finite.
     """
-    arrays = read_arrays(path, graph.inputs, "graph input")
+    arrays = read_arrays(path, graph.inputs, "graph input", others)
     missing = [name for name in graph.inputs if name not in arrays]
     if missing:
         raise CheckpointError(

@@ -13,6 +13,8 @@ from ckgrow.drafts.draft import Draft
 from ckgrow.loading import Loaded
 from ckgrow.planning.report import StepReport
 from ckgrow.planning.verbs.deepen import deepen_step
+from ckgrow.planning.verbs.interface import classes_step, inputs_step
+from ckgrow.planning.verbs.kernel import kernel_step
 from ckgrow.planning.verbs.target import target_step
 from ckgrow.planning.verbs.widen import widen_step
 from ckgrow.random import Draw
@@ -22,6 +24,9 @@ Verb = Callable[[Draft, Any, Draw, Loaded], tuple[Draft, StepReport]]
 VERBS: Mapping[str, Verb] = {
     "widen": widen_step,
     "deepen": deepen_step,
+    "kernel": kernel_step,
+    "inputs": inputs_step,
+    "classes": classes_step,
     "target": target_step,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ckgrow.architecture import Stage
+from ckgrow.drafts.calibrating import calibrated
 from ckgrow.drafts.draft import Draft
 from ckgrow.errors import SpecError
 from ckgrow.loading import Loaded
@@ -33,6 +34,7 @@ def deepen_step(
     names = match_names(step.deepen, wanted, step.where, "layer or stage")
     method_name = step.method or ("zero-init" if names[0] in stages else "net2deeper")
     waiting = list(names)
+    before = draft
     added: list[str] = []
     warnings: list[str] = []
     preserves: list[Preserves] = []
@@ -69,7 +71,7 @@ def deepen_step(
         defect=defect,
         warnings=tuple(warnings),
     )
-    return draft, report
+    return calibrated(before, draft, step), report
 
 
 def _meant(

@@ -117,10 +117,10 @@ def _obstacle(draft: Draft, node: Node, step: KernelStep) -> str:
             f"has a kernel of {_by(kernel)}: an even size has no centre that zeros could stand "
             "around; only odd kernels grow"
         )
-    if len(step.to) != len(kernel) if isinstance(step.to, tuple) else False:
+    if isinstance(step.to, tuple) and len(step.to) != len(kernel):
         return (
-            f"has a kernel of {len(kernel)} axes, {_by(kernel)}, but 'to' gives "
-            f"{len(_wanted(step))}; give one size, or {len(kernel)}"
+            f"has a kernel of {_by(kernel)}, but 'to' gives {len(step.to)} sizes; "
+            f"give one, or one for each axis"
         )
     return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ckgrow.errors import SpecError
+from ckgrow.methods import methods
 from ckgrow.methods.method import Method
 from ckgrow.names import quoted
 from ckgrow.spec import Step
@@ -15,7 +16,11 @@ def refuse_unread(step: Step, common: Iterable[str], method: Method) -> None:
     known = {*common, *method.options}
     for key in type(step).model_fields:  # in the order of the documentation
         if step.states(key) and key not in known:
-            reads = ", ".join(sorted(method.options)) or "none besides those of every step"
+            kin = (each for each in methods() if each.verb.startswith(step.verb))
+            readers = dict.fromkeys(each.name for each in kin if key in each.options)
+            meant = f", which is for {', '.join(readers)}" if readers else ""
+            own = ", ".join(sorted(method.options))
+            keys = f"its own keys are {own}" if own else "it has no keys of its own"
             raise SpecError(
-                f"{step.where}: {method.name} does not read {quoted(key)}; its own keys are {reads}"
+                f"{step.where}: {method.name} does not read {quoted(key)}{meant}; {keys}"
             )

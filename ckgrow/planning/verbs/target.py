@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
+from typing import Any
 
 from ckgrow.architecture import Architecture
 from ckgrow.drafts.draft import Draft
+from ckgrow.drafts.renaming import is_inside
 from ckgrow.errors import CkgrowError, SpecError
 from ckgrow.loading import Loaded
 from ckgrow.methods import block_method, layer_method, widen_method
@@ -41,15 +43,19 @@ def target_step(
     _check_methods(step, in_stages=bool(stages))
     way = correspond(draft, stages, target, adapter.stages(target.graph))
     _refuse(step, way.obstacles or obstacles(draft, target, way.layers))
-    reports: list[StepReport] = []
     parts = map(draw.part, count())
+    reports: list[StepReport] = []
     for widths in (_new_groups, _new_widths):
         for widening in widths(draft, target, way.layers, step):
             draft, report = widen_step(draft, widening, next(parts), teacher)
             reports.append(report)
-    for addition in reversed(way.additions):  # from the end: earlier ones keep their names
-        deepening = _deepening(addition, step)
-        draft, report = deepen_step(draft, deepening, next(parts), teacher)
+    names = {name: name for name in draft.grouping.layers}
+    for addition in way.additions:
+        deepening = _deepening(addition, names.get(addition.name, addition.name), step)
+        grown, report = deepen_step(draft, deepening, next(parts), teacher)
+        moved = _moved(draft, grown, report.added)
+        names = {name: moved[now] for name, now in names.items()}
+        draft = grown
         reports.append(report)
     _refuse(step, departures(draft, target))
     return draft, _summarised(step, way, reports)
@@ -78,8 +84,8 @@ def _unknown(name: str, adapter: Architecture) -> str:
         if name in family.targets:
             own = first_few(list(adapter.targets)) or "none"
             return (
-                f"{name} is a {family.name} and cannot be reached from a {adapter.name}; targets "
-                f"of this family are {own}"
+                f"{name} is of the family {family.name}, this network of the family "
+                f"{adapter.name}; targets of its own are {own}"
             )
     known = list(adapter.targets) + [each for other in families.values() for each in other.targets]
     near = first_few(nearest(name, dict.fromkeys(known)))
@@ -133,22 +139,32 @@ def _new_widths(
         yield made.standing_at(step.where)
 
 
-def _deepening(addition: Addition, step: TargetStep) -> DeepenStep:
-    stated = {"deepen": (addition.name,), addition.kind: addition.count}
+def _deepening(addition: Addition, name: str, step: TargetStep) -> DeepenStep:
+    stated: dict[str, Any] = {"deepen": (name,), addition.kind: addition.count}
     if step.deepen is not None:
         stated["method"] = step.deepen
     return DeepenStep(**stated).standing_at(step.where)
 
 
-def _summarised(
-    step: TargetStep, way: Correspondence, reports: list[StepReport]
-) -> StepReport:
+def _moved(before: Draft, after: Draft, added: Iterable[str]) -> dict[str, str]:
+    """What each layer of a draft is called in the next one, which has more of them."""
+    new = tuple(added)
+    kept = [
+        name for name in after.grouping.layers if not any(is_inside(name, path) for path in new)
+    ]
+    return dict(zip(before.grouping.layers, kept, strict=True))
+
+
+def _summarised(step: TargetStep, way: Correspondence, reports: list[StepReport]) -> StepReport:
     widths: dict[str, tuple[int, int]] = {}
+    widened: list[str] = []
     for report in reports:
+        if report.widths:
+            widened += report.matched
         for name, (before, after) in report.widths.items():
             widths[name] = (widths.get(name, (before, after))[0], after)
     done = [f"widen {len(widths)} groups by {step.widen}"] if widths else []
-    done += [f"deepen {each.name} by {each.count} {each.kind}" for each in way.additions]
+    done += [f"deepen {each}" for each in way.additions]
     warnings = dict.fromkeys(text for report in reports for text in report.warnings)
     if not reports:
         done = ["nothing to do"]
@@ -158,7 +174,7 @@ def _summarised(
         f"target {step.target}: {', '.join(done)}",
         ", ".join(dict.fromkeys(report.method for report in reports)) or step.widen,
         max((report.preserves for report in reports), key=STRENGTH.index, default="exact"),
-        tuple(dict.fromkeys(name for report in reports for name in report.matched)),
+        tuple(dict.fromkeys((*widened, *(each.name for each in way.additions)))),
         widths=widths,
         added=way.new,
         defect=sum(report.defect for report in reports),

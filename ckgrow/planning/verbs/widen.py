@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ckgrow.drafts.calibrating import calibrated
 from ckgrow.drafts.draft import Draft
 from ckgrow.loading import Loaded
 from ckgrow.methods import widen_method
 from ckgrow.planning.convolution_groups import taken_by_groups
 from ckgrow.planning.report import StepReport
-from ckgrow.planning.targets import new_widths
+from ckgrow.planning.targets import match_names, new_widths
 from ckgrow.planning.verbs.facts import refuse_defaults
 from ckgrow.planning.verbs.options import refuse_unread
 from ckgrow.planning.widening import widen
@@ -34,8 +35,10 @@ def widen_step(
     refuse_defaults(facts, teacher, label, step.where)
     if step.groups is not None:
         draft = taken_by_groups(draft, step)
-    grouping = draft.grouping
-    widths = new_widths(grouping, step)
+    names = match_names(step.widen, draft.grouping.layers, step.where, "layer")
+    before, prepared = draft, method.prepare(draft, names, step)
+    draft, grouping = prepared.draft, prepared.draft.grouping
+    widths = new_widths(grouping, step, names, prepared.barred)
     warnings = list(widths.warnings)
     for name in widths.targets:
         warnings.extend(method.warnings(step, draft.graph, grouping, grouping.groups[name]))
@@ -48,9 +51,10 @@ def widen_step(
         widths.matched,
         widths.skipped,
         {name: (grouping.groups[name].width, width) for name, width in widths.targets.items()},
+        added=tuple(layer for layer in draft.origins if layer not in before.origins),
         warnings=tuple(warnings),
     )
-    widened = widen(draft, widths.targets, method, draw, step)
+    widened = calibrated(before, widen(draft, widths.targets, method, draw, step), step)
     return replace(widened, by_groups=frozenset()), report
 
 

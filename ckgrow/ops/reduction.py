@@ -1,0 +1,74 @@
+"""ReduceMean and ReduceMax over the constant ``axes`` (an input, as since opset 18).
+
+Channels of other dimensions pass through: the mean over space, the largest piece of a maxout unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ckgrow.graph import Constant, Node, Shape
+from ckgrow.ops.rule import Coupling, Rule, Site, elements
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Reduction(Rule):
+    """One number of all entries along some dimensions; ``says`` is what of them, in words."""
+
+    homogeneous = True
+
+    def __init__(self, op: str, says: str) -> None:
+        super().__init__(op)
+        self._says = says
+
+    def _dims(self, site: Site) -> tuple[int, ...]:
+        rank = len(site.shape())
+        axes = site.ints(1)
+        if axes is None:
+            return tuple(range(rank))
+        return tuple(axis % rank for axis in axes)
+
+    def shapes(self, site: Site) -> tuple[Shape, ...]:
+        dims = self._dims(site)
+        keep = site.node.get("keepdims", 1)
+        return (
+            tuple(
+                1 if dim in dims else size
+                for dim, size in enumerate(site.shape())
+                if keep or dim not in dims
+            ),
+        )
+
+    def couple(self, site: Site, coupling: Coupling) -> None:
+        dims = self._dims(site)
+        axes = coupling.axes(site.node.inputs[0])
+        keep = site.node.get("keepdims", 1)
+        for dim in dims:
+            summed = axes[dim]
+            if summed is not None:
+                coupling.atoms.fix(summed, f"{site.node.name!r} takes {self._says} over channels")
+        made = tuple(
+            None if dim in dims else axis
+            for dim, axis in enumerate(axes)
+            if keep or dim not in dims
+        )
+        coupling.set(site.node.output, made)
+
+    def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return True
+
+    def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
+        return elements(site.shape())
+
+    def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        x = inputs[0]
+        dims = inputs[1].long().tolist() if len(inputs) > 1 else list(range(x.dim()))
+        keep = bool(node.get("keepdims", 1))
+        reduced = x.mean(dims, keep) if self.op == "ReduceMean" else x.amax(dims, keep)
+        return (reduced,)
+
+
+RULES = (Reduction("ReduceMean", "the mean"), Reduction("ReduceMax", "the maximum"))
