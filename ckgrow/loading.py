@@ -67,8 +67,8 @@ class Loaded:
 class Wish:
     """What is stated about a checkpoint; None and {} leave it to inference.
 
-    A wish that is not ``binding`` gives way to a student's own provenance, and to the keys of a
-    checkpoint of another architecture.
+    A wish that is not ``binding`` gives way to a student's own provenance, and to the keys and
+    shapes of a checkpoint that it does not fit.
     """
 
     architecture: str | None = None
@@ -110,7 +110,12 @@ def _recognised(label: str, path: Path | None, reader: Reader, wish: Wish) -> Lo
     if not (wish.binding or _fits(header, wish.architecture)):
         wish = Wish()
     adapter = recognise(header, wish.architecture, label)
-    network = build(adapter, header, wish.options, label)
+    try:
+        network = build(adapter, header, wish.options, label)
+    except SpecError:
+        if wish.binding:
+            raise
+        network = build(adapter, header, {}, label)
     infer_shapes(network.graph, header)
     return Loaded(label, path, reader, prefix, header, adapter, network, provenance)
 

@@ -27,10 +27,12 @@ class Provenance:
     """The identity and history of a student.
 
     ``calibration`` has the hash of every file that statistics were measured on, as the spec names
-    it. ``graph`` is present where the adapter cannot rebuild it from keys and shapes. ``origins`` has
-    the map of every layer from the teacher's layer it comes from, ``kept`` where the teacher's
-    tensors stand in the student's, a slice per axis. ``lineage`` holds the teacher's
-    own ancestors, oldest first, each as {teacher, spec, version}.
+    it. ``graph`` is present where the adapter cannot rebuild it from keys and shapes. ``origins``
+    has the map of every layer from the teacher's layer it comes from, ``interface`` that of every
+    graph input and output whose channels are not the teacher's, ``kept`` where the teacher's
+    tensors stand in the student's, a slice per axis. ``options`` are the student's,
+    ``teacher_options`` what was stated of the teacher. ``lineage`` holds the teacher's own
+    ancestors, oldest first, each as {teacher, spec, version}.
     """
 
     version: str

@@ -48,26 +48,28 @@ def compare_checkpoints(
 
     Raises CheckpointError for inputs that fit the networks' interface nowhere.
     """
-    sides = [_side(teacher), _side(student)]
+    before, after = _side(teacher), _side(student)
     interface = _interface(student, hashes)
     judgement = judge(
-        *sides,
-        samples=_samples(*sides, interface, checks),
+        before,
+        after,
+        samples=_samples(before, after, interface, checks),
         quick=checks.quick,
         interface=interface,
-        expected_outputs=expected_from_file(checks.expect, sides[0]) if checks.expect else None,
+        expected_outputs=expected_from_file(checks.expect, before) if checks.expect else None,
         assumptions=teacher.network.assumptions,
         defect=_recorded_defect(student, hashes),
         rtol=checks.rtol,
         atol=checks.atol,
         progress=progress,
     )
+    turned = "" if judgement.preserved else _turned(teacher, hashes)
     return VerifyDocument(
         teacher.label,
         student.label,
         judgement.preserved,
         False,
-        judgement.reason,
+        judgement.reason + turned,
         judgement.outputs,
         judgement.inputs,
         judgement.samples,
@@ -113,6 +115,14 @@ def _interface(student: Loaded, hashes: Mapping[str, str]) -> Interface:
             f"{known.teacher[:12]}: compare with that one"
         )
     return Interface(known.interface)
+
+
+def _turned(teacher: Loaded, hashes: Mapping[str, str]) -> str:
+    """What to say where the files are given the wrong way round."""
+    known = teacher.provenance
+    if known is None or known.teacher != hashes["student"] or known.teacher == hashes["teacher"]:
+        return ""
+    return "; the first file was grown from the second: give the teacher first"
 
 
 def _samples(teacher: Side, student: Side, interface: Interface, checks: Checks) -> Samples:

@@ -170,7 +170,7 @@ def test_torchvision_headers(constructor, phrase, aux):
     network = INCEPTION.build(header, {})
     assert set(network.graph.parameters()) | set(network.passthrough) == set(header)
     assert all(fact.source == "architecture" for fact in network.assumptions)
-    assert INCEPTION.stock(header) == f"{phrase} with aux_logits={aux}"
+    assert INCEPTION.stock(header) == f"{phrase} with num_classes=12 and aux_logits={aux}"
     assert INCEPTION.stages(network.graph) == ()
 
 

@@ -6,13 +6,15 @@ Behind single layers the oracle is torchvision's module, or a chain written here
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+import copy
+from collections import OrderedDict
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from architecture_oracles import randomized
 from student_oracles import (
     Student,
     arrays_of,
@@ -25,6 +27,7 @@ from student_oracles import (
     outputs_of,
     random_arrays,
     random_state,
+    run,
 )
 from test_architecture_resnet import CifarResNet, PaperResNet
 from test_coupling import case, ints, layer, node
@@ -33,7 +36,8 @@ from torch.func import functional_call
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 import ckgrow
-from ckgrow.errors import SpecError
+from ckgrow.errors import CheckpointError, SpecError
+from ckgrow.loading import Wish, load
 
 EXACT = 1e-12
 FILLS = ["match-std", "he", "xavier", "copy", "zeros"]
@@ -306,8 +310,7 @@ def test_a_block_in_a_chain_of_convolutions(method):
     inner = [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
     block = Residual(*inner, nn.Conv2d(8, 8, 3, padding=1))
     module.features = nn.Sequential(*module.features[:3], block, *module.features[3:])
-    dense = nn.Linear(2000, 2000) if method == "r2deeper" else nn.Linear(2000, 2000)
-    module.classifier.append(Residual(dense, nn.Linear(2000, 1000)))
+    module.classifier.append(Residual(nn.Linear(1000, 1000), nn.Linear(1000, 1000)))
     expected = outputs_of(on_meta(torchvision.models.vgg11_bn), state, x)
     assert deviation(expected, outputs_of(module.eval(), student.tensors, x)) <= EXACT
 
@@ -363,9 +366,15 @@ def test_slopes_of_pairs_are_equal():
     made = case(weights, nodes, {})
     tensors = random_arrays(made.header)
     plan, student = grown_graph(made.graph, tensors, {"deepen": "a", "method": "r2deeper"})
-    (name,) = (name for name in student if name.endswith("slope.w") or "branch.1" in name)
-    assert name in plan.new_tensors
+    (name,) = (name for name in plan.new_tensors if "branch.1" in name)
     assert student[name].shape == (6, 1, 1)
+    step = {"deepen": "a", "method": "r2deeper", "fill": "copy"}
+    made = case({**weights, "a": (6, 3, 1, 1), "slope": (6, 1, 1)}, nodes, {})
+    tensors = random_arrays(made.header)
+    plan, student = grown_graph(made.graph, tensors, step)
+    first = tensors["slope.w"][:3]
+    assert np.array_equal(student[name], np.concatenate([first, first]))
+    assert_same_function(made.graph, tensors, plan, student)
 
 
 def test_a_block_where_several_read_and_at_an_output():
@@ -401,7 +410,6 @@ def test_what_was_inserted_is_deepened_and_widened_again():
     )
     student = grown(state, *steps, options={"activation": "tanh"})
     modules = list(module)
-    width = len(student.tensors["0.bias"])
 
     def dense(path, *inner):
         shapes = [student.tensors[f"{path}.{n}.weight"].shape for n in inner]
@@ -416,15 +424,13 @@ def test_what_was_inserted_is_deepened_and_widened_again():
         Residual(*chain[:2], inside, *chain[2:]),
         *modules[2:],
     )
-    assert width == 12
     deeper = deeper.to("meta").eval()
     expected = outputs_of(module, state, x)
     assert deviation(expected, outputs_of(deeper, student.tensors, x)) <= EXACT
 
 
 def test_identity_layers_stand_before_the_blocks_of_their_layer():
-    module, x = resnet((1, 1)), images(2, 3, 32, 32)
-    state = random_state(module, shrink=4)
+    state = random_state(resnet((1, 1)), shrink=4)
     name = "layer1.0.conv1"
     steps = [{"deepen": name, "method": method} for method in ("r2deeper", "net2deeper")]
     plan = grown(state, *steps).plan
@@ -434,8 +440,10 @@ def test_identity_layers_stand_before_the_blocks_of_their_layer():
 
 
 def test_origins_tell_pairs_and_zeros():
-    origins = grown(random_state(resnet((2, 1)), shrink=4), {"deepen": "layer1", "blocks": 1,
-        "method": "r2deeper"}).plan.draft.origins
+    origins = grown(
+        random_state(resnet((2, 1)), shrink=4),
+        {"deepen": "layer1", "blocks": 1, "method": "r2deeper"},
+    ).plan.draft.origins
     first, second = (origins[f"layer1.2.conv{n}"] for n in (1, 2))
     assert first.certificate == second.certificate == "zero"
     assert first.map.runs() == [("fresh", 0, 8), ("fresh", 0, 8)]
@@ -528,29 +536,124 @@ def test_everything_new_learns(method, training):
 # In the module it was trained in
 
 
+def convnet(activation):
+    return nn.Sequential(
+        OrderedDict(
+            features=nn.Sequential(
+                *(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), activation()),
+                *(nn.Conv2d(6, 5, 3, padding=1), nn.BatchNorm2d(5), activation(), nn.MaxPool2d(2)),
+            ),
+            flat=nn.Flatten(),
+            classifier=nn.Sequential(nn.Linear(5 * 8 * 8, 8), activation(), nn.Linear(8, 4)),
+        )
+    )
+
+
+def cifar():
+    return CifarResNet((4, 6, 8), (2, 1, 1), option="B")
+
+
+IN_MODULES = {
+    "resnet": (
+        cifar,
+        ["layer1.0.conv1", "layer2.0.shortcut.0", "layer3", "layer1.0.conv1", "layer3.1.conv1"],
+        {},
+    ),
+    "relu": (lambda: convnet(nn.ReLU), ["features.0", "features.4", "classifier.0"], {}),
+    "silu": (lambda: convnet(nn.SiLU), ["features.0", "classifier.2"], {"activation": "silu"}),
+}
+
+
 @pytest.mark.parametrize("method", ["r2deeper", "zero-init"])
-def test_load_into_puts_blocks_where_they_compute(method, tmp_path):
-    cases = {
-        "resnet": (lambda: torchvision.models.resnet18(num_classes=5), (3, 32, 32),
-                   ["conv1", "layer1.0.conv1", "layer2.0.downsample.0", "layer3", "layer1.0.conv1"]),
-        "vgg": (lambda: torchvision.models.vgg11_bn(num_classes=5), (3, 32, 32),
-                ["features.0", "features.4", "classifier.0", "classifier.6"]),
-    }
-    for name, (make, size, layers) in cases.items():
-        module = make().eval()
-        with torch.no_grad():
-            for key, each in module.state_dict().items():
-                if each.is_floating_point():
-                    each.copy_(random_state(module)[key])
-        x = images(2, *size)
-        expected = module.double()(x)
-        module.float()
-        path = tmp_path / f"{name}.safetensors"
-        spec = {
-            "teacher": {"options": {"input": list(size)}},
-            "steps": [{"deepen": layer, "method": method} for layer in layers],
-        }
-        ckgrow.apply(module.state_dict(), spec, path, check=False)
-        ckgrow.load_into(module, path)
-        found = module.double()(x)
-        assert float((found - expected).abs().max()) <= EXACT * float(expected.abs().max())
+@pytest.mark.parametrize("name", IN_MODULES)
+def test_load_into_puts_blocks_where_they_compute(name, method, tmp_path):
+    """The graph is followed for any weights: those of branches become random ones."""
+    make, layers, options = IN_MODULES[name]
+    module, x = randomized(make()), images(2, 3, 16, 16).double()
+    expected = module(x).detach()
+    path = tmp_path / "student.safetensors"
+    steps = [{"deepen": layer, "method": method} for layer in layers]
+    spec = {"teacher": {"options": {"input": [3, 16, 16], **options}}, "steps": steps}
+    ckgrow.apply(module.state_dict(), spec, path, check=False)
+    ckgrow.load_into(module, path)
+    assert deviation([expected], [module(x).detach()]) <= EXACT
+    shaken = {key: each.clone() for key, each in module.state_dict().items()}
+    for key, each in shaken.items():
+        if "branch" in key and each.dim() > 1:
+            each += torch.randn(each.shape, dtype=each.dtype) * 0.1
+    module.load_state_dict(shaken)
+    with load(path, Wish()) as student:
+        graph = student.network.graph
+    arrays = {key: each.numpy() for key, each in shaken.items()}
+    (found,) = run("torch_float64", graph, arrays, x.numpy())
+    assert deviation([expected], [torch.from_numpy(found)]) > 1e-3
+    assert deviation([torch.from_numpy(found)], [module(x).detach()]) <= EXACT
+    ckgrow.load_into(copy.deepcopy(module), path)
+
+
+def test_load_into_refuses_blocks_that_the_module_s_own_code_reads(tmp_path):
+    path = tmp_path / "student.safetensors"
+    module = randomized(cifar())
+    for name, said in (
+        ("conv1", r"conv1_grown1 is read by the module's own code \(layer1.0.conv1, layer1.0/add"),
+        ("layer1.0.conv2", r"own code \(layer1.0/add\).*: y = x \+ branch\(x\)"),
+        ("linear", r"own code \(the output\)"),
+    ):
+        step = {"deepen": name, "method": "r2deeper"}
+        ckgrow.apply(module.state_dict(), {"steps": [step]}, path, check=False, force=True)
+        with pytest.raises(CheckpointError, match=said):
+            ckgrow.load_into(module, path)
+
+
+# Refusals
+
+
+def test_a_branch_of_one_layer_cannot_cancel():
+    state = random_state(mlp(5, 7, 3))
+    with pytest.raises(SpecError, match=r"2 layers at least.*say 'layers: 2' or more"):
+        grown(state, {"deepen": "0", "layers": 1, "method": "r2deeper"})
+    step = {"deepen": "0", "layers": 1, "method": "zero-init"}
+    assert grown(state, step).plan.new_tensors == ("2.branch.0.weight", "2.branch.0.bias")
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "said"),
+    [
+        ({"method": "random-pad"}, {"activation": "tanh"}, "Tanh is not idempotent.*r2deeper or"),
+        ({"method": "r2wider"}, {}, "no method 'r2wider' to deepen a layer by, only .*r2deeper"),
+        ({"method": "zero-init", "scale": 0.5}, {}, "zero-init does not read 'scale'"),
+        ({"method": "r2deeper", "activation": "none"}, {}, "r2deeper does not read 'activation'"),
+    ],
+)
+def test_refusals_behind_a_layer(step, options, said):
+    with pytest.raises(SpecError, match=f"^step 1: .*{said}"):
+        grown(random_state(mlp(5, 7, 3)), {"deepen": "0", **step}, options=options)
+
+
+@pytest.mark.parametrize("method", ["r2deeper", "zero-init"])
+def test_even_kernels_cannot_stand_in_a_sum(method):
+    made = case({"a": (3, 3, 1, 2)}, [layer("Conv", "a", "x")], {})
+    with pytest.raises(SpecError, match=r"behind a: a kernel of \[1, 2\] .* odd kernel"):
+        grown_graph(made.graph, random_arrays(made.header), {"deepen": "a", "method": method})
+
+
+@pytest.mark.parametrize(("groups", "width", "said"), [(1, 15, "15 channels"), (4, 12, "4 groups")])
+def test_odd_widths_make_no_pairs(groups, width, said):
+    base = width // groups * 64 // 16
+    module = resnet((2, 1), Bottleneck, groups=groups, width_per_group=base)
+    state = random_state(module, shrink=1)
+    width_of = {f"layer1.{n}.{name}": width for n in range(2) for name in ("conv1", "conv2")}
+    for name in width_of:
+        _, columns, *kernel = state[f"{name}.weight"].shape
+        columns = width // groups if name.endswith("conv2") else columns
+        state[f"{name}.weight"] = torch.zeros(width, columns, *kernel)
+        norm = name.replace("conv", "bn")
+        for last in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{norm}.{last}"] = torch.ones(width)
+    for number in range(2):
+        name = f"layer1.{number}.conv3.weight"
+        state[name] = torch.zeros(len(state[name]), width, 1, 1)
+    with pytest.raises(
+        SpecError, match=rf"layer1\.2\.conv2 .*{said}.*no pairs; widen .* zero-init"
+    ):
+        grown(state, {"deepen": "layer1", "method": "r2deeper"})

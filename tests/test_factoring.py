@@ -1,4 +1,4 @@
-"""Network Morphism's deepening: one layer factored into two dense ones, and nothing else changed."""
+"""Network Morphism's deepening: one layer factored into two dense ones, nothing else changed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ LEARNING = {"method": "netmorph", "activation": "p-activation"}
 
 
 def dtyped(state, dtype):
-    return {name: each.to(dtype) if each.is_floating_point() else each for name, each in state.items()}
+    return {
+        name: each.to(dtype) if each.is_floating_point() else each for name, each in state.items()
+    }
 
 
 class Tanh(nn.Module):
@@ -280,7 +282,7 @@ def test_shared_weights_are_refused():
 def test_whole_numbers_are_refused():
     made = case({"a.w": (3, 3, 1, 1)}, [layer("Conv", "a", "x")], {})
     tensors = {"a.w": np.ones((3, 3, 1, 1), np.int32)}
-    with pytest.raises(SpecError, match="a.w is int32, which cannot be divided"):
+    with pytest.raises(SpecError, match=r"a\.w is int32, which cannot be divided"):
         grown_graph(made.graph, tensors, {"deepen": "a", **BARE})
 
 
@@ -299,6 +301,6 @@ def test_the_plan_says_what_becomes_of_the_teachers_weights():
 def test_net2deeper_names_what_fits_instead():
     with pytest.raises(
         SpecError,
-        match="net2deeper behind fc2: Tanh is not idempotent.*netmorph with a p-activation, or r2d",
+        match=r"net2deeper behind fc2: Tanh is not idempotent.*netmorph with a p-activation, or r2d",
     ):
         grown(random_state(Tanh()), {"deepen": "fc2"}, **TANH)

@@ -41,11 +41,11 @@ def shortcut_problem(layers: Sequence[Layer]) -> str:
     for before, layer in pairwise((layers[0], *layers)):
         for block in _blocks(layer.name):
             blocks.setdefault(block, []).append(layer)
-            arriving.setdefault(block, layer.inputs if layer is layers[0] else before.outputs)
+            arriving.setdefault(block, layer.inputs if layer is layers[0] else before.passed)
     for block, inside in blocks.items():
         plain = all(layer.name.rpartition(".")[0] == block for layer in inside)
         plain = plain and all(layer.name.rpartition(".")[2].isdigit() for layer in inside)
-        if len(inside) > 1 and not plain and inside[-1].outputs == arriving[block]:
+        if len(inside) > 1 and not plain and inside[-1].passed == arriving[block]:
             return (
                 f"{shown(block)} holds {len(inside)} layers and makes as many channels as it "
                 f"reads ({arriving[block]}): it may be a residual block, and keys cannot tell "

@@ -136,17 +136,17 @@ def stated_order(options: Options, found: Sequence[Layer]) -> Ordering | None:
         raise SpecError(f"option {ORDER.name!r} {problem}; it must list every layer once")
     layers = tuple(by_name[name] for name in names)
     for before, after in pairwise(layers):
-        if before.is_conv == after.is_conv and not after.reads(before.outputs):
+        if before.is_conv == after.is_conv and not after.reads(before.passed):
             raise SpecError(
                 f"option {ORDER.name!r} puts {shown(after.name)} behind {shown(before.name)}, "
-                f"but it reads {after.inputs} channels and {before.outputs} arrive"
+                f"but it reads {after.inputs} channels and {before.passed} arrive"
             )
     return Ordering(layers, "spec")
 
 
 def order_problem(layers: Sequence[Layer]) -> str:
     """Why no order of ``layers`` is a chain, in one sentence."""
-    shown_few = [f"{shown(layer.name)} {layer.inputs} to {layer.outputs}" for layer in layers[:6]]
+    shown_few = [f"{shown(layer.name)} {layer.inputs} to {layer.passed}" for layer in layers[:6]]
     more = ", ..." if len(layers) > 6 else ""
     return (
         f"in no order does each of the {len(layers)} layers read what the one before it makes "

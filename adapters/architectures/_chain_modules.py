@@ -14,10 +14,14 @@ COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Layer:
-    """A Linear ("out in") or a Conv ("out in/group height width")."""
+    """A Linear ("out in") or a Conv ("out in/group height width").
+
+    ``pieces`` is the size of the maxout units behind it, 1 where there are none.
+    """
 
     name: str
     shape: tuple[int, ...]
+    pieces: int = 1
 
     @property
     def is_conv(self) -> bool:
@@ -28,6 +32,11 @@ class Layer:
     def outputs(self) -> int:
         """Channels it makes."""
         return self.shape[0]
+
+    @property
+    def passed(self) -> int:
+        """Channels that reach the next layer."""
+        return self.outputs // self.pieces
 
     @property
     def inputs(self) -> int:

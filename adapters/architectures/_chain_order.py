@@ -43,7 +43,7 @@ class _Link:
 
     @property
     def outputs(self) -> int:
-        return self.layers[-1].outputs
+        return self.layers[-1].passed
 
     @property
     def family(self) -> str:
@@ -53,7 +53,7 @@ class _Link:
 
 def chained(layers: Sequence[Layer]) -> bool:
     """Whether each layer reads what the one before it makes."""
-    return all(after.reads(before.outputs) for before, after in pairwise(layers))
+    return all(after.reads(before.passed) for before, after in pairwise(layers))
 
 
 def order(layers: Sequence[Layer]) -> Ordering | None:
@@ -68,6 +68,12 @@ def order(layers: Sequence[Layer]) -> Ordering | None:
     if found is None and len(links) < len(by_name):
         found = _ordered([_Link((layer,)) for layer in by_name])
     return found
+
+
+def in_natural_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers by name, numbers as numbers, inserted ones behind the one they are named after."""
+    links = _links(sorted(layers, key=lambda layer: natural_key(layer.name)))
+    return tuple(layer for link in links for layer in link.layers)
 
 
 def _ordered(links: Sequence[_Link]) -> Ordering | None:

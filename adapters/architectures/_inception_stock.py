@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ckgrow.header import Header
 
 from ._layers import Aside, Concatenation, Convolution, Flatten, Layer, Linear, Normalization
-from ._stock_header import Shapes, norm_shapes
+from ._stock_header import COLOURS, Shapes, norm_shapes
 
 Unit = tuple[int, tuple[int, ...]]
 
@@ -33,7 +33,8 @@ class Widths:
     def matches(self, header: Header, layers: Sequence[Layer]) -> bool:
         """Whether the stock class, with a number of classes of its own, loads ``header``.
 
-        As in torchvision, linear layers have biases and convolutions have none.
+        As in torchvision, the input has three channels, linear layers have biases and convolutions
+        have none.
         """
         heads = [layer.layers for layer in layers if isinstance(layer, Aside)]
         groups = (layers, *heads)
@@ -41,8 +42,10 @@ class Widths:
         hidden = [_rows(header, layer.path) for layer in linears if not layer.output]
         classes = {_rows(header, layer.path) for layer in linears if layer.output}
         biased = [layer.path for group in groups for layer in _convolutions(group)]
+        stem = next(_convolutions(layers)).path
         return (
-            len(heads) in (0, self.heads)
+            header.shape(f"{stem}.weight")[1] == COLOURS
+            and len(heads) in (0, self.heads)
             and _units(header, layers) == _parsed(" ".join(self.trunk))
             and all(_units(header, group) == _parsed(self.head) for group in heads)
             and all(width == self.hidden for width in hidden)

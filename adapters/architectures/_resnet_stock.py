@@ -12,7 +12,15 @@ from ckgrow.header import Header
 
 from ._explaining import COUNTER
 from ._resnet_layout import Layout, usual_stem
-from ._stock_header import Shapes, class_count, header_like, input_size, norm_shapes
+from ._stock_header import (
+    COLOURS,
+    Shapes,
+    class_count,
+    header_like,
+    input_size,
+    norm_shapes,
+    with_classes,
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ def stock(header: Header, found: Layout) -> str | None:
         classes = shapes["fc.weight"][0]
         for name, constructor in TORCHVISION.items():
             if constructor.depths == depths and constructor.shapes(classes) == shapes:
-                return f"torchvision's {name}" + _classes(classes)
+                return f"torchvision's {name}{with_classes(classes)}"
     # the CIFAR classes, and the two stages of the R2R paper's, are built at any widths
     by_width = usual_stem(header) == "cifar" or len(found.stages) == 2
     return _of_any_width(shapes, found) if by_width else None
@@ -131,12 +139,10 @@ def _of_any_width(shapes: Shapes, found: Layout) -> str | None:
     listed = ", ".join(map(str, widths))
     depths = ", ".join(str(len(stage)) for stage in found.stages)
     kind = "CIFAR ResNet" if len(found.stages) != 2 else "ResNet"
-    return f"the stock {kind} class at widths {listed} with {depths} blocks"
+    channels = shapes["conv1.weight"][1]
+    reading = "" if channels == COLOURS else f", reading {channels} channels"
+    return f"the stock {kind} class at widths {listed} with {depths} blocks{reading}"
 
 
 def _unit(convolution: str, norm: str, weight: tuple[int, ...]) -> Shapes:
     return {f"{convolution}.weight": weight, **norm_shapes(norm, weight[0])}
-
-
-def _classes(classes: int) -> str:
-    return "" if classes == 1000 else f" with num_classes={classes}"

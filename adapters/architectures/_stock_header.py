@@ -12,6 +12,9 @@ from ._explaining import BATCH_NORM, COUNTER
 
 Shapes = dict[str, tuple[int, ...]]
 
+COLOURS = 3
+"""The channels that published networks read."""
+
 
 def norm_shapes(path: str, channels: int) -> Shapes:
     """The tensors of a BatchNorm; its counter aside."""
@@ -44,3 +47,9 @@ def class_count(graph: Graph, header: Header) -> int | None:
     """How many classes the first output tells apart; None where no linear layer makes it."""
     last = graph.producers()[graph.outputs[0]]
     return header.shape(last.inputs[1])[0] if last.op == "Gemm" else None
+
+
+def with_classes(count: int, *others: str) -> str:
+    """What a constructor is called with, as a phrase: the number of classes if it is not 1000."""
+    arguments = (*([] if count == 1000 else [f"num_classes={count}"]), *others)
+    return f" with {' and '.join(arguments)}" if arguments else ""

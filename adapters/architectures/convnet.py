@@ -46,6 +46,7 @@ from ._convnet_layout import Layout, layout
 from ._convnet_stock import TARGETS
 from ._convnet_torchvision import Convention, constructor, convention
 from ._options import Options
+from ._stock_header import COLOURS, with_classes
 
 INPUT = "input"
 
@@ -120,8 +121,11 @@ class Convnet:
         ordering = _order(found)
         if isinstance(ordering, str) or len(found.explained) != len(header):
             return None
-        name = constructor(chain(header, found, ordering.layers)[0])
-        return f"torchvision's {name}" if name else None
+        network = chain(header, found, ordering.layers)[0]
+        name = constructor(network)
+        if name is None or network.convs[0].layer.inputs != COLOURS:
+            return None
+        return f"torchvision's {name}{with_classes(network.linears[-1].layer.outputs)}"
 
 
 def _modules(header: Header) -> Modules:

@@ -29,9 +29,9 @@ from . import _inception_v3 as inception_v3
 from ._emitting import emit
 from ._explaining import explanation
 from ._inception_stock import GOOGLENET, INCEPTION_V3, Widths
-from ._layers import Aside, Convolution, Layer, Rescale
+from ._layers import Aside, Convolution, Layer, Linear, Rescale
 from ._options import Options
-from ._stock_header import class_count, header_like, input_size
+from ._stock_header import class_count, header_like, input_size, with_classes
 
 EPSILON = 1e-3
 
@@ -130,7 +130,10 @@ class Inception:
         heads = sum(isinstance(layer, Aside) for layer in layout.layers)
         if layout.stock is None or not layout.stock.matches(header, layout.layers):
             return None
-        return f"{layout.text} with aux_logits={bool(heads)}"
+        last = layout.layers[-1]
+        assert isinstance(last, Linear)
+        classes = header.shape(f"{last.path}.weight")[0]
+        return f"{layout.text}{with_classes(classes, f'aux_logits={bool(heads)}')}"
 
 
 @dataclass(frozen=True)

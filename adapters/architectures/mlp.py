@@ -10,7 +10,7 @@ The ``i``-th module of an ``nn.Sequential`` keeps its path as a node's name, act
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckgrow.architecture import Assumption, Explanation, Network, Stage, Targeting
@@ -36,7 +36,8 @@ from ._chain_emission import (
     order_problem,
     stated_order,
 )
-from ._chain_modules import Modules, modules
+from ._chain_maxout import as_if_maxout, check_norms, misstated, unstated, with_pieces
+from ._chain_modules import Layer, Modules, modules
 from ._chain_order import Ordering, order
 from ._options import Options
 
@@ -48,7 +49,7 @@ class Mlp:
 
     name = "mlp"
     summary = "chains of Linear layers under any names, with or without BatchNorm1d"
-    options = (activation_option(), ORDER, NORM, EPSILON)
+    options = (activation_option(maxout=True), ORDER, NORM, EPSILON)
     targets: Mapping[str, Targeting] = {}
 
     def explain(self, header: Header) -> Explanation:
@@ -68,15 +69,19 @@ class Mlp:
         """The graph from ``input`` ["N", features] to ``logits``."""
         stated = Options(self.options, options)
         found = _modules(header)
-        ordering = stated_order(stated, found.layers) or _order(found)
+        layers = with_pieces(stated, found.layers)
+        ordering = stated_order(stated, layers) or _order(layers)
         if isinstance(ordering, str):
-            raise CheckpointError(ordering)
+            raise misstated(ordering) if _narrowed(layers) else CheckpointError(ordering)
+        if _narrowed(ordering.layers) and not _narrowed(layers):
+            raise unstated(ordering.layers)
         network, loose = chain(header, found, ordering.layers)
         if loose:
             raise CheckpointError(loose_norms(loose)[0])
         hidden = [step for step in network.steps[:-1] if step.activated]
-        chosen, facts = activations(stated, hidden)
+        chosen, facts = activations(stated, hidden, maxout=True)
         tail = Tail(chosen, stated.value(NORM.name) == "before", stated.positive("epsilon"))
+        check_norms(network, norm_first=tail.norm_first)
         text = ", ".join(shown(layer.name) for layer in ordering.layers)
         return Network(
             _graph(header, network, tail),
@@ -103,16 +108,22 @@ def _modules(header: Header) -> Modules:
     return modules(Header(plain), (2,))
 
 
-def _order(found: Modules) -> Ordering | str:
+def _order(layers: Sequence[Layer]) -> Ordering | str:
     """The order of the layers, or why they are no plain chain."""
-    ordering = order(found.layers)
+    ordering = order(layers)
+    if ordering is None and not _narrowed(layers):
+        ordering = as_if_maxout(layers)
     if ordering is None:
-        return order_problem(found.layers)
+        return order_problem(layers)
     return shortcut_problem(ordering.layers) or ordering
 
 
+def _narrowed(layers: Sequence[Layer]) -> bool:
+    return any(layer.pieces > 1 for layer in layers)
+
+
 def _problems(header: Header, found: Modules) -> list[str]:
-    ordering = _order(found)
+    ordering = _order(found.layers)
     if isinstance(ordering, str):
         return [ordering]
     return loose_norms(chain(header, found, ordering.layers)[1])

@@ -106,6 +106,7 @@ def _number(path: str) -> int:
 
 
 def cut_out(graph: Graph, path: str, where: str) -> Cut:
+    """The block at ``path``; SpecError where it has several inputs or outputs."""
     nodes = tuple(node for node in graph.nodes if is_inside(node.name, path))
     made = {value for node in nodes for value in node.outputs}
     all_made = {value for node in graph.nodes for value in node.outputs} | set(graph.inputs)
@@ -195,7 +196,7 @@ def _function(graph: Graph, node: Node) -> tuple[object, ...]:
 
 def _specs(draft: Draft, nodes: tuple[Node, ...], cut: Cut, stream: str) -> dict[str, TensorSpec]:
     """The block's tensors, those that no node reads included, sized for the stream."""
-    width = draft.grouping.coupled.shapes[stream][1]
+    width = draft.shapes[stream][1]
     read = set(draft.graph.parameters())
     paths = [node.name for node in nodes if "/" not in node.name]
     specs: dict[str, TensorSpec] = {}

@@ -41,6 +41,11 @@ class Place:
             return True
         return len(self.activation) == 1 and rule(self.activation[0].op).idempotent
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether a layer with the same activation can be the identity on what stands here."""
+        return self.idempotent or self.pieces > 1
+
 
 def place_behind(draft: Draft, layer: str, where: str) -> Place:
     """The place behind the layer called ``layer``; SpecError when it is none."""
@@ -65,8 +70,10 @@ def place_behind(draft: Draft, layer: str, where: str) -> Place:
 
 def bare_place(draft: Draft, layer: str, where: str) -> Place:
     """The place right behind the layer itself; SpecError when it is none."""
-    place = place_behind(draft, layer, where)
-    return Place(place.layer, None, (), place.layer.output, place.channels)
+    node = place_behind(draft, layer, where).layer
+    channels = draft.shapes[node.output][rule(node.op).channel_dim]
+    assert isinstance(channels, int)
+    return Place(node, None, (), node.output, channels)
 
 
 def _only_reader(graph: Graph, value: str) -> Node | None:

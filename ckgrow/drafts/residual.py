@@ -106,13 +106,19 @@ class BranchMaker:
 
     def layer(self, value: str, width: int, made: int) -> str:
         """A layer from ``width`` to ``made`` channels that keeps the size of the map."""
-        model, path = self.place.layer, self.module()
+        model = self.place.layer
         shape = [width // self.groups] * 2 + list(self._shape(model.inputs[1])[2:])
         shape[rows_of(model)] = made
-        inputs = [value, self.tensor(model, path, model.inputs[1], tuple(shape))]
+        return self.weighted(value, tuple(shape), same_size(model, tuple(shape[2:]), self.groups))
+
+    def weighted(
+        self, value: str, shape: tuple[int, ...], attributes: Mapping[str, Attribute]
+    ) -> str:
+        """A layer of the place's kind with a weight of ``shape``."""
+        model, path = self.place.layer, self.module()
+        inputs = [value, self.tensor(model, path, model.inputs[1], shape)]
         if model.input(2):
-            inputs.append(self.tensor(model, path, model.inputs[2], (made,)))
-        attributes = _same_size(model, tuple(shape[2:]), self.groups)
+            inputs.append(self.tensor(model, path, model.inputs[2], (shape[rows_of(model)],)))
         return self.node(Node(model.op, path, tuple(inputs), (path,), attributes))
 
     def batch_norm(self, value: str, width: int) -> str:
@@ -152,10 +158,12 @@ class BranchMaker:
         return self.tensor(model, path, key, shape)
 
     def module(self) -> str:
+        """The path of the next module of the branch."""
         self.modules += 1
         return f"{self.path}.{self.modules - 1}"
 
     def node(self, node: Node) -> str:
+        """Puts a node behind the others; the value it makes."""
         self.nodes.append(node)
         return node.output
 
@@ -177,7 +185,7 @@ def _groups(draft: Draft, layer: Node) -> int:
     return groups if draft.recipes[layer.inputs[1]].spec.shape[1] > 1 else 1
 
 
-def _same_size(model: Node, kernel: tuple[int, ...], groups: int) -> dict[str, Attribute]:
+def same_size(model: Node, kernel: tuple[int, ...], groups: int) -> dict[str, Attribute]:
     """Attributes of a layer like ``model`` with stride 1 and padding that keeps the map's size."""
     if model.op != "Conv":
         return {"transB": 1} if model.get("transB", 0) else {}

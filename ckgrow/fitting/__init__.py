@@ -75,10 +75,13 @@ def _fit(module: nn.Module, student: Loaded, check: bool) -> None:
 
     wrapper = common_prefix(module.state_dict())
     inner = module.get_submodule(wrapper.rstrip("."))
+    own = set(inner.modules())
     renumber(inner, student)
     insert_on_shortcuts(inner, student)
     insert_grown_layers(inner, student)
     insert_grown_blocks(inner, student)
+    for each in set(inner.modules()) - own:
+        each.training = inner.training
     set_tensors(inner, student)
     if check:
         check_forward(module, student)

@@ -96,7 +96,8 @@ class _Container:
         if child.state_dict() or node is None:
             return self._similar(child, number)
         active = type(child).__module__ == nn.ReLU.__module__
-        return active == is_activation(node) and self._similar(child, number)
+        gate = node.op == "Mul"  # the last node of x * sigmoid(x), which is one module
+        return active == (is_activation(node) or gate) and self._similar(child, number)
 
     def _made(self, number: int, places: Sequence[int]) -> nn.Module:
         path = self._at(number)

@@ -47,4 +47,4 @@ def insert_on_shortcuts(module: nn.Module, student: Loaded) -> None:
         if isinstance(before, nn.Module):
             before.register_forward_hook(GrownLayers((layer,)))
         else:  # not as a child, so that the layer has one name in the state dict
-            vars(block)[attribute] = layer
+            block.__dict__[attribute] = layer

@@ -5,7 +5,12 @@ Behind a layer h = act(W x) a new layer act(U h) is inserted with U the identity
     h' = act(I h) = act(act(W x)) = act(W x) = h
 
 which needs an idempotent activation: act(act(x)) = act(x), as ReLU's. For a convolution U is the
-kernel that is one at its centre and zero elsewhere. A BatchNorm in the new layer must undo itself
+kernel that is one at its centre and zero elsewhere. Maxout is not idempotent, but its k pieces may
+all be the identity: U has every row of the identity k times (the paper's replicated columns), and
+
+    h'_i = max(h_i, ..., h_i) = h_i
+
+A BatchNorm in the new layer must undo itself
 in eval mode; its statistics are free there, so they are chosen such that
 
     gamma / sqrt(var + eps) = 1,   beta = mean
@@ -21,16 +26,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
+from ckgrow.drafts.blocks import rows_of
 from ckgrow.drafts.draft import Draft
 from ckgrow.drafts.places import Place
 from ckgrow.drafts.renaming import copied_key
 from ckgrow.errors import SpecError
 from ckgrow.graph import Node
 from ckgrow.header import TensorSpec
+from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import Insertion, LayerMethod, Preserves
 from ckgrow.ops.batch_normalization import EPSILON
 from ckgrow.random import Draw
-from ckgrow.recipes import DEFECTS, ROLES, Filled, Recipe, Undoing, UnitKernel, identity_statistics
+from ckgrow.recipes import (
+    DEFECTS,
+    ROLES,
+    Filled,
+    Placed,
+    Recipe,
+    Undoing,
+    UnitKernel,
+    identity_statistics,
+)
 from ckgrow.spec import DeepenStep
 
 
@@ -45,7 +63,7 @@ class Net2Deeper(LayerMethod):
         self, place: Place, names: Mapping[str, str], draft: Draft, draw: Draw, step: DeepenStep
     ) -> Insertion:
         """The layer, its BatchNorm and its activation once more."""
-        if not place.idempotent:
+        if not place.repeatable:
             raise SpecError(
                 f"{step.where}: net2deeper behind {place.layer.name}: {place.activation_name} is "
                 "not idempotent, so applying it twice changes the function; "
@@ -59,7 +77,8 @@ class Net2Deeper(LayerMethod):
         warnings: tuple[str, ...] = ()
         if place.batch_norm is not None:
             model = place.batch_norm
-            spec = TensorSpec(draft.recipes[model.inputs[1]].spec.dtype, (place.channels,))
+            outputs = place.channels * place.pieces
+            spec = TensorSpec(draft.recipes[model.inputs[1]].spec.dtype, (outputs,))
             epsilon = model.get("epsilon", EPSILON)
             keys = [copied_key(key, model.name, names) for key in model.inputs[1:5]]
             recipes |= {
@@ -67,10 +86,11 @@ class Net2Deeper(LayerMethod):
             }
             nodes.append(_copied(model, names, (nodes[-1].output, *keys)))
             preserves, defect = _promise(spec.dtype, epsilon, step)
-            warnings = (_about_training(layer.name, step),)
-        if place.activation:
-            model = place.activation[0]
+            warnings += (_about_training(layer.name, step),)
+        for model in place.activation:
             nodes.append(_copied(model, names, (nodes[-1].output, *model.inputs[1:])))
+        if place.pieces > 1:
+            warnings += (_about_pieces(layer.name),)
         return Insertion(tuple(nodes), recipes, preserves, defect, warnings)
 
     def _layer_tensors(
@@ -89,13 +109,14 @@ class Net2Deeper(LayerMethod):
                 "centre; the identity needs odd sizes"
             )
         columns = place.channels // model.get("group", 1)
-        recipes: dict[str, Recipe] = {
-            copied_key(model.inputs[1], model.name, names): UnitKernel(
-                TensorSpec(weight.dtype, (place.channels, columns, *kernel))
-            )
-        }
+        unit: Recipe = UnitKernel(TensorSpec(weight.dtype, (place.channels, columns, *kernel)))
+        outputs = place.channels * place.pieces
+        if place.pieces > 1:
+            replicated = ChannelMap(place.channels, np.arange(outputs) // place.pieces)
+            unit = Placed(unit, rows_of(model), (replicated,))
+        recipes = {copied_key(model.inputs[1], model.name, names): unit}
         if model.input(2):
-            spec = TensorSpec(draft.recipes[model.inputs[2]].spec.dtype, (place.channels,))
+            spec = TensorSpec(draft.recipes[model.inputs[2]].spec.dtype, (outputs,))
             recipes[copied_key(model.inputs[2], model.name, names)] = Filled(spec, 0.0)
         return recipes
 
@@ -116,6 +137,14 @@ def _about_training(layer: str, step: DeepenStep) -> str:
     return (
         f"{layer}: its BatchNorm is the identity in eval mode, and in train mode in expectation, "
         f"on inputs like those in {step.calibrate}"
+    )
+
+
+def _about_pieces(layer: str) -> str:
+    return (
+        f"{layer}: the pieces of each maxout unit are equal at first; a maximum that passes its "
+        "gradient to one of them (torch.max) lets them part, one that shares it (torch.amax) "
+        "keeps them locked together"
     )
 
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ckgrow.graph import Graph
+from ckgrow.groups import Group, Grouping
 from ckgrow.growth.axis import Growing, GrownAxis
 from ckgrow.growth.fresh import fresh_columns
 from ckgrow.growth.noise import disturbed_rows, noise_of
@@ -42,6 +44,17 @@ class R2Wider(WidenMethod):
         """Exact, unless gaussian noise parts the pairs."""
         noise = noise_of(step)
         return "approximate" if noise and noise.kind == "gaussian" else "exact"
+
+    def warnings(
+        self, step: WidenStep, graph: Graph, grouping: Grouping, group: Group
+    ) -> list[str]:
+        """Dead units."""
+        if step.fill != "zeros":
+            return []
+        return [
+            f"{group.name}: with fill: zeros the pairs are zero and receive no gradient behind a "
+            "ReLU: they are dead and cannot learn; use fill: match-std"
+        ]
 
     def obstacle(self, width: int, target: int) -> str:
         """Only whole pairs can be added."""

@@ -71,7 +71,7 @@ class RandomLayer(LayerMethod):
         self, place: Place, names: Mapping[str, str], draft: Draft, draw: Draw, step: DeepenStep
     ) -> Insertion:
         """The layer of net2deeper, BatchNorm and activation included; its tensors by ``fill``."""
-        if not place.idempotent:
+        if not place.repeatable:
             raise SpecError(
                 f"{step.where}: random-pad behind {place.layer.name}: {place.activation_name} is "
                 "not idempotent, so a new layer with it deviates whatever its weights are, and "

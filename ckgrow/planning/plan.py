@@ -122,7 +122,7 @@ class Plan:
             return f"no ({grown[0]} has no place in the stock module; use ckgrow.load_into)"
         place = self.teacher.architecture.stock(self.header) if self.rebuilt else None
         if place is None:
-            return "no (no constructor has these widths and depths; use ckgrow.load_into)"
+            return "no (no constructor has these channels and depths; use ckgrow.load_into)"
         return f"yes ({place})"
 
 

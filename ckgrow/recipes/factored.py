@@ -40,7 +40,7 @@ STEP = 2.0**-11
 SUMMARY_BYTES = 1 << 25
 """What V^T W may take in float64."""
 MOST_DIRECTIONS = 512
-CHUNK_BYTES = 1 << 21
+CHUNK_BYTES = 1 << 24
 EXACT_DTYPES = frozenset({"float32", "float64"})
 """Dtypes that hold M as it is."""
 

@@ -3,8 +3,9 @@
 A student with more input channels computes its teacher's function of the teacher's channels, and
 ignores the others; a student with more classes computes the teacher's logits, and others. Which
 channels are whose stands in the student's record: for a graph input or output a map from the
-teacher's channels to the student's. So the student is fed the teacher's inputs in the places of
-their copies, with random values in new ones, and of its outputs the first copies are compared.
+teacher's channels to the student's. Only maps that keep the old channels under their old numbers
+are believed. The student is fed the teacher's inputs with random values in the new channels behind
+them, and of its outputs the old channels are compared.
 """
 
 from __future__ import annotations
@@ -43,30 +44,29 @@ class Interface:
     def dim(self, name: str, teacher: Shape, student: Shape) -> int | None:
         """The dimension along which the map of ``name`` leads from one shape to the other.
 
-        None where there is no map, or one that does not fit, or leaves out a channel.
+        None where there is no map, or one that does not fit, or moves an old channel.
         """
-        dim, grown = grown_dim(teacher, student), self.maps.get(name)
-        if dim is None or grown is None or (grown.counts == 0).any():
+        differing, grown = _differing_dims(teacher, student), self.maps.get(name)
+        if len(differing) != 1 or grown is None:
             return None
-        return dim if (grown.width, len(grown)) == (teacher[dim], student[dim]) else None
+        dim = differing[0]
+        fits = (grown.width, len(grown)) == (teacher[dim], student[dim])
+        kept = np.array_equal(grown.sources[: grown.width], np.arange(grown.width))
+        return dim if fits and kept else None
 
     def note(self, name: str, teacher: Shape, student: Shape) -> str:
         """How two shapes of ``name`` were brought together, or what is missing for it."""
-        dim = grown_dim(teacher, student)
-        if dim is None:
-            return ""
-        if self.dim(name, teacher, student) is not None:
+        dim = self.dim(name, teacher, student)
+        if dim is not None:
             return f"compared on the teacher's {teacher[dim]} of {student[dim]} channels"
-        return self.missing or "its record in the student's file does not tell of this change"
+        if not _is_larger(teacher, student):
+            return ""
+        return self.missing or "the student's record does not tell of this change"
 
     def old(self, name: str, array: np.ndarray, shape: Shape) -> np.ndarray:
-        """Of a student's input or output the teacher's, of ``shape``: the first copies."""
+        """Of a student's input or output the teacher's channels, whose ``shape`` is this."""
         dim = self.dim(name, shape, array.shape)
-        if dim is None:
-            return array
-        grown = self.maps[name]
-        first = np.flatnonzero((grown.sources >= 0) & (grown.ranks == 0))
-        return np.take(array, first[np.argsort(grown.sources[first])], axis=dim)
+        return array if dim is None else np.take(array, np.arange(self.maps[name].width), dim)
 
     def shared(self, samples: Samples, teacher: Graph, student: Graph, seed: int) -> Samples:
         """The samples for both sides; those of ``samples`` are of either one.
@@ -84,7 +84,7 @@ class Interface:
             if array.shape[dim] == after[dim]:
                 for_teacher[name] = self.old(name, array, before)
             else:
-                for_student[name] = _extended(array, dim, self.maps[name], (seed, name))
+                for_student[name] = _extended(array, dim, int(after[dim]), (seed, name))
                 drawn.append(name)
         more = f"; new channels of {', '.join(drawn)} seeded normal" if drawn else ""
         return replace(
@@ -96,27 +96,21 @@ SAME = Interface()
 """Both sides have the same channels."""
 
 
-def grown_dim(teacher: Shape, student: Shape) -> int | None:
-    """The only dimension that differs, if the student's is larger; the batch aside."""
+def _differing_dims(teacher: Shape, student: Shape) -> list[int]:
+    """The dimensions that differ between shapes of one rank; the batch aside."""
     if len(teacher) != len(student):
-        return None
-    differing = [dim for dim in range(1, len(teacher)) if teacher[dim] != student[dim]]
-    if len(differing) != 1:
-        return None
-    before, after = teacher[differing[0]], student[differing[0]]
-    larger = isinstance(before, int) and isinstance(after, int) and before < after
-    return differing[0] if larger else None
+        return []
+    return [dim for dim in range(1, len(teacher)) if teacher[dim] != student[dim]]
 
 
-def _extended(array: np.ndarray, dim: int, grown: ChannelMap, key: tuple[int, str]) -> np.ndarray:
-    """The array with the entries of copies along ``dim``, and normal ones for fresh units."""
-    source = np.moveaxis(array, dim, 1)
-    count, _, *rest = source.shape
-    length = grown.fresh_count * math.prod(rest)
-    drawn = Stream("new channels", *key).normal_rows(np.arange(count), length)
-    fresh = drawn.reshape(count, grown.fresh_count, *rest).astype(array.dtype)
-    made = np.zeros((count, len(grown), *rest), array.dtype)
-    copied, units = grown.sources >= 0, grown.fresh_units
-    made[:, copied] = source[:, grown.sources[copied]]
-    made[:, units >= 0] = fresh[:, units[units >= 0]]
-    return np.ascontiguousarray(np.moveaxis(made, 1, dim))
+def _is_larger(teacher: Shape, student: Shape) -> bool:
+    """Whether the student has more of something: growth, perhaps, rather than another network."""
+    sizes = ((teacher[dim], student[dim]) for dim in _differing_dims(teacher, student))
+    return any(isinstance(a, int) and isinstance(b, int) and a < b for a, b in sizes)
+
+
+def _extended(array: np.ndarray, dim: int, size: int, key: tuple[int, str]) -> np.ndarray:
+    """The array with normal entries behind its own, ``size`` of them along ``dim`` in all."""
+    shape = (*array.shape[:dim], size - array.shape[dim], *array.shape[dim + 1 :])
+    drawn = Stream("new channels", *key).normal_rows(np.arange(len(array)), math.prod(shape[1:]))
+    return np.concatenate([array, drawn.reshape(shape).astype(array.dtype)], axis=dim)

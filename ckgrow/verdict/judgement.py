@@ -81,7 +81,8 @@ def judge(
     expectations: tuple[Expectation, ...] = ()
     if expected_outputs is not None:
         expectations = meet(expected_outputs, runs.pairs(RUNTIME), verdicts, assumptions)
-    preserved, reason = _conclusion(verdicts, expectations)
+    notes = [f"{shown(name)} {note}" for name in verdicts if (note := runs.note(name))]
+    preserved, reason = _conclusion(verdicts, expectations, notes)
     return Judgement(
         preserved,
         reason,
@@ -137,9 +138,10 @@ class _Runs:
 
     def note(self, output: str) -> str:
         """What is to be said of an output whose channels are not the same on both sides."""
-        made = self._made[RUNTIME, False]
-        shapes = (made[who][output].shape for who in ("teacher", "student"))
-        return self._interface.note(output, *shapes)
+        teacher, student = (self._made[RUNTIME, False][who] for who in self._sides)
+        if output not in teacher or output not in student:
+            return ""
+        return self._interface.note(output, teacher[output].shape, student[output].shape)
 
     def _run(self, name: str, who: str, side: Side, samples: Samples, reorder: bool) -> Outputs:
         how = ", reordered" if reorder else ""
@@ -191,14 +193,16 @@ def _listed(graph: Graph) -> str:
 
 
 def _conclusion(
-    verdicts: Mapping[str, OutputVerdict], expectations: Sequence[Expectation]
+    verdicts: Mapping[str, OutputVerdict],
+    expectations: Sequence[Expectation],
+    notes: Sequence[str],
 ) -> tuple[bool, str]:
     problems = [
         *((each.name, each.reason) for each in verdicts.values() if not each.preserved),
         *((each.name, each.reason) for each in expectations if not each.met),
     ]
     if not problems:
-        return True, "every output agrees within its tolerance"
+        return True, "; ".join(("every output agrees within its tolerance", *notes))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     name, reason = problems[0]
     return False, f"output {shown(name)}: {reason}{more}"

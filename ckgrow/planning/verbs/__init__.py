@@ -12,6 +12,7 @@ from typing import Any
 from ckgrow.drafts.draft import Draft
 from ckgrow.loading import Loaded
 from ckgrow.planning.report import StepReport
+from ckgrow.planning.verbs.branch import branch_step
 from ckgrow.planning.verbs.deepen import deepen_step
 from ckgrow.planning.verbs.interface import classes_step, inputs_step
 from ckgrow.planning.verbs.kernel import kernel_step
@@ -25,6 +26,7 @@ VERBS: Mapping[str, Verb] = {
     "widen": widen_step,
     "deepen": deepen_step,
     "kernel": kernel_step,
+    "branch": branch_step,
     "inputs": inputs_step,
     "classes": classes_step,
     "target": target_step,

@@ -87,8 +87,10 @@ def _unknown(name: str, adapter: Architecture) -> str:
                 f"{name} is of the family {family.name}, this network of the family "
                 f"{adapter.name}; targets of its own are {own}"
             )
-    known = list(adapter.targets) + [each for other in families.values() for each in other.targets]
-    near = first_few(nearest(name, dict.fromkeys(known)))
+    own_first = (adapter, *families.values())
+    known = dict.fromkeys(each for family in own_first for each in family.targets)
+    same = [each for each in known if each.endswith(f"/{name}")]
+    near = first_few(same or nearest(name, known))
     return f"there is no target {quoted(name)}" + (
         f"; the nearest are {near}" if near else "; see 'ckgrow adapters' for all there are"
     )
