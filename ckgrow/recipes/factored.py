@@ -41,6 +41,7 @@ SUMMARY_BYTES = 1 << 25
 """What V^T W may take in float64."""
 MOST_DIRECTIONS = 512
 CHUNK_BYTES = 1 << 24
+"""Of rows summed up at a time: with few of them, adding to the sum is what takes the time."""
 EXACT_DTYPES = frozenset({"float32", "float64"})
 """Dtypes that hold M as it is."""
 
