@@ -19,6 +19,7 @@ from student_oracles import Student, arrays_of, grown
 
 from ckgrow.errors import SpecError
 from ckgrow.memory import MemoryReader
+from ckgrow.verdict.interface import Interface
 from ckgrow.verdict.judgement import judge
 from ckgrow.verdict.running import Side
 from ckgrow.verdict.samples import seeded_samples
@@ -177,10 +178,12 @@ def compared(
     plan = student.plan
     before = {name: each.numpy() for name, each in state.items()}
     graph = plan.teacher.network.graph
+    interface = Interface(plan.draft.interface)
     return judge(
         Side("teacher", graph, MemoryReader(before).header, before.__getitem__),
         Side("student", plan.graph, MemoryReader(tensors).header, dict(tensors).__getitem__),
-        samples=seeded_samples(graph, samples, 0),
+        samples=interface.shared(seeded_samples(graph, samples, 0), graph, plan.graph, 0),
+        interface=interface,
         quick=False,
         defect=plan.defect,
     )

@@ -27,7 +27,10 @@ from torch.func import functional_call
 from torchvision.models.resnet import BasicBlock
 
 import ckgrow
+from ckgrow import spec
 from ckgrow.errors import CheckpointError, FileError, SpecError
+from ckgrow.loading import Wish, load
+from ckgrow.planning import make_plan
 from ckgrow.recipes import DEFECTS, undone
 from ckgrow.registry import runtime
 
@@ -158,10 +161,6 @@ def test_in_half_precision_calibration_is_approximate(inputs, dtype):
 
 
 def plan_of(state, *steps):
-    from ckgrow import spec
-    from ckgrow.loading import Wish, load
-    from ckgrow.planning import make_plan
-
     read = spec.from_dict({"steps": list(steps), "teacher": OPTIONS})
     with load(state, Wish(read.teacher.architecture, read.teacher.options)) as loaded:
         return make_plan(loaded, read)
@@ -318,17 +317,17 @@ def test_paths_start_at_the_spec(inputs, tmp_path):
     path.rename(folder / "inputs.npz")
     teacher = tmp_path / "teacher.pt"
     torch.save(settled(network(), x), teacher)
-    spec = folder / "spec.yaml"
-    spec.write_text(
+    written = folder / "spec.yaml"
+    written.write_text(
         "teacher: {architecture: convnet, options: {input: [3, 9, 9], activation: relu}}\n"
         "steps:\n- {deepen: '0', layers: 1, calibrate: inputs.npz}\n"
     )
     output = tmp_path / "student.safetensors"
-    first = ckgrow.apply(teacher, spec, output)
+    first = ckgrow.apply(teacher, written, output)
     assert first.status == "written"
-    assert ckgrow.apply(teacher, spec, output).status == "up to date"
+    assert ckgrow.apply(teacher, written, output).status == "up to date"
     np.savez(folder / "inputs.npz", x=(x * 2).numpy())
-    again = ckgrow.apply(teacher, spec, output, force=True)
+    again = ckgrow.apply(teacher, written, output, force=True)
     assert again.status == "written"
     assert again.hashes["student"] != first.hashes["student"]
 

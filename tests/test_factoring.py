@@ -10,6 +10,7 @@ import pytest
 import torch
 from student_oracles import (
     MemoryReader,
+    Student,
     arrays_of,
     assert_same_function,
     deviation,
@@ -23,9 +24,13 @@ from student_oracles import (
 from test_coupling import case, layer, node
 from torch import nn
 
+import ckgrow
+from ckgrow import spec
 from ckgrow.errors import SpecError
 from ckgrow.execute import Measuring
 from ckgrow.header import TensorSpec
+from ckgrow.loading import Wish, load
+from ckgrow.planning import make_plan
 from ckgrow.random import Stream
 from ckgrow.recipes import Mixed, Mixing, Stored, Unmixed
 
@@ -199,18 +204,16 @@ def test_half_precision_is_approximate_and_quiet_without_the_factor(dtype, bound
 
 
 def grown_bytes(state, step):
-    """Students in float16 or bfloat16, whose arrays torch does not take as they are."""
-    from student_oracles import Student
-
-    from ckgrow import spec
-    from ckgrow.loading import Wish, load
-    from ckgrow.planning import make_plan
-
-    read = spec.from_dict({"steps": [step], "teacher": TANH})
-    with load(state, Wish(read.teacher.architecture, read.teacher.options)) as loaded:
-        plan = make_plan(loaded, read)
+    """Students in float16 or bfloat16, in float32 arrays: torch takes no bfloat16 from numpy."""
+    plan = planned(state, step)
     made = arrays_of(plan.draft.recipes, state)
     return Student(plan, {k: torch.from_numpy(v.astype(np.float32)) for k, v in made.items()})
+
+
+def planned(state, step):
+    read = spec.from_dict({"steps": [step], "teacher": TANH})
+    with load(state, Wish(read.teacher.architecture, read.teacher.options)) as loaded:
+        return make_plan(loaded, read)
 
 
 # The matrix itself
@@ -301,6 +304,20 @@ def test_the_plan_says_what_becomes_of_the_teachers_weights():
 def test_net2deeper_names_what_fits_instead():
     with pytest.raises(
         SpecError,
-        match=r"net2deeper behind fc2: Tanh is not idempotent.*netmorph with a p-activation, or r2d",
+        match=r"net2deeper behind fc2: Tanh is not idempotent.*netmorph with a p-activation, or",
     ):
         grown(random_state(Tanh()), {"deepen": "fc2"}, **TANH)
+
+
+@pytest.mark.parametrize("options", [BARE, LEARNING])
+def test_a_module_takes_the_factors_in(tmp_path, options):
+    chain = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+    chain.load_state_dict(random_state(chain))
+    torch.save(chain.state_dict(), tmp_path / "teacher.pt")
+    x = images(9, 5).double()
+    before = chain.double()(x).detach()
+    wanted = {"teacher": TANH, "steps": [{"deepen": "2", **options}]}
+    ckgrow.apply(tmp_path / "teacher.pt", wanted, tmp_path / "student.safetensors")
+    ckgrow.load_into(chain.float(), tmp_path / "student.safetensors")
+    assert any(isinstance(each, nn.PReLU) for each in chain) == ("activation" in options)
+    assert deviation((before,), (chain.double()(x).detach(),)) <= 3e-7

@@ -112,8 +112,10 @@ def assert_folds(module, state, *steps, size=(3, 64, 64)):
     assert deviation(expected, outputs_of(explicit, state, x)) == 0
     assert deviation(expected, outputs_of(explicit, plain, x)) <= EXACT
     assert deviation(expected, outputs_of(convolving, student.tensors, x)) <= EXACT
-    trained = {n: each * (1 + 0.1 * images(*each.shape)) for n, each in plain.items()}
-    trained |= {n: plain[n] for n in plain if n.endswith(("var", "tracked"))}
+    trained = {
+        name: each * (1 + 0.1 * images(*each.shape)) if each.dim() > 1 else each
+        for name, each in plain.items()
+    }
     changed = outputs_of(explicit, trained, x)
     assert deviation(expected, changed) > 1e-3
     assert deviation(changed, outputs_of(convolving, trained | ours, x)) <= EXACT
@@ -276,6 +278,20 @@ def test_nothing_is_put_on_a_shortcut_where_nothing_grows():
         assert "nothing to do" in student.plan.steps[0].warnings[0]
 
 
+def test_a_stream_with_its_channels_last_is_refused():
+    shapes = {"a": (3, 4), "c": (4, 4), "e": (4, 2)}
+    nodes = [
+        layer("MatMul", "a", "x"),
+        layer("MatMul", "c", "a"),
+        node("Add", "s", "a", "c"),
+        layer("MatMul", "e", "s"),
+    ]
+    made = case(shapes, nodes, {}, x=(5, 3))
+    said = "step 1: fold of a: the shortcut into s does not hold its channels right behind"
+    with pytest.raises(SpecError, match=said):
+        grown_graph(made.graph, random_arrays(made.header), fold("a", by=4))
+
+
 # Other streams: small graphs, in two runtimes
 
 
@@ -342,6 +358,11 @@ STREAMS = {
             node("Add", "s", "a", "c"),
             layer("Conv", "e", "s"),
         ],
+        {},
+    ),
+    "the network's own input on a shortcut": case(
+        {"c": (3, 3, 1, 1), "e": (2, 3, 1, 1)},
+        [layer("Conv", "c", "x"), node("Add", "s", "x", "c"), layer("Conv", "e", "s")],
         {},
     ),
     "dense layers": case(

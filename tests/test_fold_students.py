@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -103,6 +104,18 @@ def test_options(options, tmp_path):
     step = fold("layer2.*.conv2", by=4, **options)
     teacher, files = written(tmp_path, small, step)
     assert_same(teacher, loaded(small, files[-1]))
+
+
+def test_statistics_of_pairs_can_be_measured(tmp_path):
+    np.savez(tmp_path / "inputs.npz", input=images(8, 3, 32, 32).numpy())
+    step = fold("layer2.0.conv2", by=4, calibrate=str(tmp_path / "inputs.npz"))
+    teacher, files = written(tmp_path, small, step)
+    module = loaded(small, files[-1])
+    assert_same(teacher, module)
+    for norm in (module.layer2[0].bn2, module.layer2[0].downsample[1]):
+        for entries in (norm.running_mean, norm.running_var):
+            assert entries[16:18].equal(entries[18:20])
+            assert not entries[16:18].isin(torch.tensor([0.0, 1.0])).any()
 
 
 def test_every_new_parameter_learns(tmp_path):

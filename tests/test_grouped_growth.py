@@ -122,16 +122,17 @@ def test_the_student_loads_into_the_constructor_with_as_many_groups():
     real.load_state_dict(student.tensors, strict=True)
 
 
-def test_whole_groups_are_copied(teacher):
+@pytest.mark.parametrize("method", [{}, {"method": "r2wider", "fill": "copy"}])
+def test_whole_groups_are_copied(method, teacher):
     """The kernel of a new group is that of one group of the teacher, its rows stay together."""
     _, state, _, _ = teacher
     name = "layer2.0.conv2"
-    student = student_of(state, {"widen": name, "groups": 48})
+    student = student_of(state, {"widen": name, "groups": 48, **method})
     kernels = state[f"{name}.weight"].unflatten(0, (32, -1))
     new = student.tensors[f"{name}.weight"].unflatten(0, (48, -1))
     assert torch.equal(new[:32], kernels)
     sources = [int((kernels == each).flatten(1).all(1).nonzero()) for each in new[32:]]
-    assert len(set(sources)) == 16  # even copies
+    assert len(set(sources)) == (8 if method else 16)  # pairs, or even copies
     before = state["layer2.0.conv1.weight"].unflatten(0, (32, -1))
     after = student.tensors["layer2.0.conv1.weight"].unflatten(0, (48, -1))
     assert torch.equal(after[32:], before[sources])
@@ -229,6 +230,37 @@ def test_groups_that_must_stay_together_are_told():
 def test_a_depthwise_convolution_follows():
     with pytest.raises(SpecError, match=r"d cannot .*: it has a group for each .* widen g, and"):
         grown_graph(CHAIN.graph, random_arrays(CHAIN.header), {"widen": "d", "groups": 32})
+
+
+@pytest.mark.parametrize("name", ["a", "d"])
+def test_rescaled_channels_reach_kernels_that_follow_them(name):
+    """A depthwise kernel reads what is rescaled already; its bias is scaled once."""
+    made = case(
+        {"a": (4, 3, 1, 1), "d": (8, 1, 1, 1), "d.b": (8,), "b": (2, 8, 1, 1)},
+        [
+            conv("a", "x"),
+            node("Conv", "d", "a", "d.w", "d.b", group=4),
+            node("Relu", "r", "d"),
+            conv("b", "r"),
+        ],
+        {},
+    )
+    tensors = random_arrays(made.header)
+    plan, student = grown_graph(made.graph, tensors, {"widen": name, "factor": 2, "rescale": 0.5})
+    assert_same_function(made.graph, tensors, plan, student)
+    assert np.array_equal(student["a.w"][:4], tensors["a.w"] / 2)
+    assert np.array_equal(student["d.w"][:8], tensors["d.w"])
+
+
+def test_kernels_of_zero_channels_can_learn():
+    """With zero: in the channels that a new group reads are zero; its kernel must not be."""
+    tensors = random_arrays(CHAIN.header)
+    step = {"widen": "g", "groups": 8, "method": "netmorph", "zero": "in"}
+    plan, student = grown_graph(CHAIN.graph, tensors, step)
+    assert_same_function(CHAIN.graph, tensors, plan, student)
+    assert not student["a.w"][8:].any()
+    assert student["g.w"][8:].all()
+    assert student["d.w"][16:].all()
 
 
 @pytest.mark.parametrize("method", ["net2wider", "r2wider", "netmorph"])

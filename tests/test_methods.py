@@ -569,6 +569,6 @@ def test_layers_inserted_twice_into_one_sequential_keep_every_name():
 
 
 def test_fill_means_nothing_for_a_layer_and_is_refused():
-    said = r"net2deeper does not read 'fill', which is for .*zero-init; it has no keys of its own"
+    said = r"net2deeper does not read 'fill', which is for .*zero-init; its own keys are calibrate"
     with pytest.raises(SpecError, match=said):
         tiny({"deepen": "0", "fill": "he"}, options=STATED)

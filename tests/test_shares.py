@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckgrow.header import numpy_dtype
-from ckgrow.methods.net2deeper import identity_statistics
+from ckgrow.recipes import identity_statistics
 from ckgrow.shares import split_exactly, whole_multiples
 
 BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}

@@ -43,8 +43,8 @@ def fresh_tensor(
     """A tensor for a new layer that is modelled on an old one.
 
     ``copy`` takes the model's values where shapes allow. Otherwise weights are drawn
-    (:func:`modelled_weight`); BatchNorm starts with gamma at the mean of the model's, beta 0, mean 0
-    and var 1; biases and whatever no node reads are 0.
+    (:func:`modelled_weight`); BatchNorm starts with gamma at the mean of the model's, beta 0,
+    mean 0 and var 1; biases and whatever no node reads are 0.
     """
     if fill == "copy" and model.spec == spec:
         return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
@@ -83,6 +84,7 @@ class LayerMaker:
             "Conv": self._convolution,
             "Gemm": self._linear,
             "BatchNormalization": self._batch_norm,
+            "PRelu": self._prelu,
         }
         if node.op not in makers:
             raise CheckpointError(
@@ -124,6 +126,9 @@ class LayerMaker:
         spatial = len(self._shapes[node.inputs[0]]) - 2
         (width,) = self._sizes(node.inputs[1])
         return BATCH_NORMS[spatial](width, eps=node.get("epsilon", EPSILON))
+
+    def _prelu(self, node: Node) -> nn.Module:
+        return nn.PReLU(math.prod(self._sizes(node.inputs[1])))
 
     def _sizes(self, name: str) -> Sequence[int]:
         return self._student.header.shape(name)

@@ -64,9 +64,7 @@ def _by_stages(own: Draft, own_stages: Stages, target: Draft, stages: Stages) ->
     before = {stage.name: stage.blocks for stage in own_stages}
     after = {stage.name: stage.blocks for stage in stages}
     if before.keys() != after.keys():
-        return _refused(
-            f"this network has the stages {_listed(before)}, the target {_listed(after)}"
-        )
+        return _refused(f"this network has the stages {listed(before)}, the target {listed(after)}")
     more = {name: len(after[name]) - len(before[name]) for name in before}
     shorter = tuple(
         f"{name} has {len(before[name])} blocks, the target {len(after[name])}"
@@ -91,10 +89,10 @@ def _by_names(own: Iterable[str], target: Iterable[str]) -> Correspondence:
     obstacles = []
     if missing := [name for name in theirs if name not in ours]:
         obstacles.append(
-            f"this network lacks {_listed(missing)}; growth adds nothing inside blocks"
+            f"this network lacks {listed(missing)}; growth adds whole blocks to stages, no parts"
         )
     if spare := [name for name in ours if name not in theirs]:
-        obstacles.append(f"the target has no place for {_listed(spare)}")
+        obstacles.append(f"the target has no place for {listed(spare)}")
     return Correspondence({name: name for name in ours}, obstacles=tuple(obstacles))
 
 
@@ -110,7 +108,7 @@ def _by_runs(own: Draft, target: Draft) -> Correspondence:
     new: list[str] = []
     for before, after in zip(ours, theirs, strict=True):
         if len(before) > len(after):
-            return _refused(f"{_listed(before)} stand where the target has only {_listed(after)}")
+            return _refused(f"{listed(before)} stand where the target has only {listed(after)}")
         layers |= dict(zip(before, after, strict=False))
         if len(before) < len(after):
             additions.append(Addition(before[-1], "layers", len(after) - len(before)))
@@ -139,5 +137,6 @@ def _refused(*obstacles: str) -> Correspondence:
     return Correspondence({}, obstacles=obstacles)
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The first few of ``names``, and how many more there are."""
     return first_few([shown(name) for name in names], 3)

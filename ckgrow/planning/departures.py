@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from ckgrow.drafts.draft import Draft
 from ckgrow.graph import Node
-from ckgrow.names import first_few, shown
+from ckgrow.names import shown
+from ckgrow.ops import rule
+from ckgrow.ops.elementwise import Passing
+from ckgrow.planning.correspondence import listed
 
 Layers = Mapping[str, str]
 
@@ -20,20 +23,19 @@ def obstacles(own: Draft, target: Draft, layers: Layers) -> Iterator[str]:
     for reason, (first, *others) in found.items():
         more = f" (and so on, in {len(others)} more layers)" if others else ""
         yield f"{first}{more}: {reason}"
-    ours = {node.op for node in own.graph.nodes}
-    theirs = {node.op for node in target.graph.nodes}
+    ours, theirs = _operations(own), _operations(target)
     if ours - theirs:
-        yield f"the target has no {_listed(sorted(ours - theirs))}, as this network has"
+        yield f"the target has no {listed(sorted(ours - theirs))}, as this network has"
     if theirs - ours:
-        yield f"this network has no {_listed(sorted(theirs - ours))}, and growth adds none"
+        yield f"this network has no {listed(sorted(theirs - ours))}, and growth adds none"
 
 
 def departures(own: Draft, target: Draft) -> Iterator[str]:
     """All that is not as in the target: names and shapes of tensors, then what is computed."""
     if missing := [name for name in target.header if name not in own.header]:
-        yield f"this network, grown, lacks {_listed(missing)}"
+        yield f"this network, grown, lacks {listed(missing)}"
     if spare := [name for name in own.header if name not in target.header]:
-        yield f"the target has no place for {_listed(spare)}"
+        yield f"the target has no place for {listed(spare)}"
     for name, spec in target.header.items():
         if name in own.header and own.header.shape(name) != spec.shape:
             yield f"{name} is {list(own.header.shape(name))}, in the target {list(spec.shape)}"
@@ -55,6 +57,12 @@ def group_count(network: Draft, layer: str) -> int:
     """The number of groups of a convolution, 1 of any other layer."""
     groups: int = network.graph.node(layer).get("group", 1)
     return groups
+
+
+def _operations(network: Draft) -> set[str]:
+    """What is computed somewhere; Dropout and the like compute nothing."""
+    ops = {node.op for node in network.graph.nodes}
+    return {op for op in ops if not isinstance(rule(op), Passing)}
 
 
 def _between(own: Draft, mine: Node, target: Draft, theirs: Node) -> Iterator[tuple[str, str]]:
@@ -102,7 +110,3 @@ def _settings(node: Node, other: Node) -> str:
         if node.attributes.get(name) != other.attributes.get(name)
     }
     return ", ".join(f"{name} {value}" for name, value in differing.items())
-
-
-def _listed(names: list[str]) -> str:
-    return first_few([shown(name) for name in names], 3)

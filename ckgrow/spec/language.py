@@ -91,8 +91,8 @@ def _validated(document: Document) -> Spec:
 def canonical(spec: Spec) -> dict[str, Any]:
     """The spec as JSON holds it; :func:`from_dict` reads it back and means the same.
 
-    Defaults of the file are filled in. Steps are as stated, with their method, since a method
-    refuses keys that it does not read.
+    Defaults of the file are filled in. In steps they are left out, but for the method, since a
+    method refuses keys that it does not read. So two specs that mean the same have one form.
     """
     return spec.model_dump(mode="json", exclude_none=True)
 

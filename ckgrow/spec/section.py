@@ -44,7 +44,7 @@ class Section(BaseModel):
 
 
 class Stated(Section):
-    """A mapping that is written as it was read.
+    """A mapping that is written without its defaults.
 
     Whether a key is given makes a difference: a method refuses keys that it does not read, and has
     its own defaults for some that it does. Only ``method`` is always written, for all read it.
@@ -57,10 +57,13 @@ class Stated(Section):
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = write(self)
-        stated = {
-            key: value for key, value in document.items() if self.states(key) or key == "method"
+        fields = type(self).model_fields
+        kept = {
+            key: value
+            for key, value in document.items()
+            if key == "method" or getattr(self, key) != fields[key].default
         }
-        return stated | {  # None cannot be stated, but by its name
+        return kept | {  # None cannot be stated, but by its name
             key: "none" for key in self.model_fields_set if getattr(self, key) is None
         }
 

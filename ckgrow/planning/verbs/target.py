@@ -57,7 +57,10 @@ def target_step(
         names = {name: moved[now] for name, now in names.items()}
         draft = grown
         reports.append(report)
-    _refuse(step, departures(draft, target))
+    left = list(departures(draft, target))
+    if left and step.deepen is not None and way.additions:
+        left.insert(0, f"{step.deepen} makes other layers than the target has; leave it out")
+    _refuse(step, left)
     return draft, _summarised(step, way, reports)
 
 
