@@ -31,6 +31,23 @@ def branched(cell: Cell) -> bool:
 
 REASONS = (
     Reason(
+        "pairs U, U / V, -V add an even number of channels, and conv3 of the convnet has 5",
+        lambda cell: (
+            cell.verb == "widen"
+            and cell.method == "r2wider"
+            and cell.network == "convnet"
+            and cell.place in ("flatten", "all")
+        ),
+        "adds pairs, so an even number",
+    ),
+    Reason(
+        "a path of 4 channels beside a convolution of 4 groups leaves 1 in each: no pair",
+        lambda cell: (
+            cell.verb == "branch" and cell.method == "r2deeper" and cell.place == "grouped"
+        ),
+        "multiples of 8",
+    ),
+    Reason(
         "act(act(x)) = act(x) fails for tanh, Hardswish and sigmoid, so a second activation behind "
         "an identity (or, quietly, behind a random layer) changes the function",
         lambda cell: (
@@ -57,7 +74,7 @@ REASONS = (
     Reason(
         "a dense layer has no kernel",
         lambda cell: cell.verb == "kernel" and cell.network.startswith("mlp"),
-        "no convolution",
+        "has no kernel",
     ),
     Reason(
         "a branch is appended to a concatenation, and these networks have none",

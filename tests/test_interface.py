@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as fn
 
 from ckgrow.errors import SpecError
+from ckgrow.graph import Graph
 from ckgrow.maps import ChannelMap
 
 EXACT = 1e-12
@@ -446,6 +447,15 @@ def test_outputs_of_different_widths_are_not_all_classes():
     )
     with pytest.raises(SpecError, match=r"not known which .*: c has 5 channels, d has 7 channels"):
         grown_graph(made.graph, random_arrays(made.header), BOTH[1])
+
+
+def test_of_several_inputs_it_is_not_known_which_is_to_grow():
+    sizes = ("N", 3, 4, 5)
+    nodes = (layer("Conv", "c", "x"), layer("Conv", "d", "w"), node("Add", "y", "c", "d"))
+    graph = Graph({"x": sizes, "w": sizes}, ("y",), nodes).check()
+    tensors = {name: np.ones((5, 3, 1, 1), "f4") for name in ("c.w", "d.w")}
+    with pytest.raises(SpecError, match=r"one input that has channels; those of .*: x, w"):
+        grown_graph(graph, tensors, BOTH[0])
 
 
 def test_a_backbone_has_no_classes():

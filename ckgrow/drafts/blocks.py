@@ -54,9 +54,9 @@ class Cut:
 def model_block(draft: Draft, models: tuple[str, ...], behind: str, new: str, where: str) -> Block:
     """A block called ``new`` to stand behind the block ``behind``, modelled on one of ``models``.
 
-    The nearest block that keeps the stream as it is serves as the model; a stage that has only a
-    block which changes the stream lends that block without its shortcut and its stride. Raises
-    SpecError when no identity can be made of the model.
+    The nearest block that keeps the stream as it is serves as the model, among those as wide as
+    the stream is there; a stage that has only a block which changes the stream lends that block
+    without its shortcut and its stride. Raises SpecError when no identity can be made of the model.
     """
     stream = cut_out(draft.graph, behind, where).output
     cuts = sorted(

@@ -23,7 +23,8 @@ class Origin:
 
     ``map`` leads from the output of the teacher's layer ``of``. ``certificate`` says why an
     inserted layer changes nothing: ``identity`` (its output is that of the layer ``of``) or
-    ``zero`` (its output is zero); "" for a layer of the teacher.
+    ``zero`` (it belongs to a branch that adds zero); "" for a layer of the teacher, and for one
+    that is not meant to keep the function.
     """
 
     of: str
