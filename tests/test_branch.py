@@ -6,6 +6,8 @@ says; small torch functions for the rest.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -163,13 +165,14 @@ def test_path_beside_a_grouped_layer(method):
     assert deviation(expected, outputs_of(wider, student.tensors, x)) <= EXACT
 
 
+@pytest.mark.parametrize("more", [{"width": 4}, {"fill": "copy"}])
 @pytest.mark.parametrize("method", ["netmorph", "r2deeper"])
-def test_paths_beside_layers_with_biases_in_numbered_containers(method):
+def test_paths_beside_layers_with_biases_in_numbered_containers(method, more):
     module, x = stock("vgg11"), images(2, *SMALL)
     state = random_state(module, shrink=16)
     expected = outputs_of(module, state, x)
     layers = {"features.3": {"padding": 1}, "classifier.0": {}, "classifier.6": {}}
-    student = student_of(module, state, [{"branch": list(layers), "method": method, "width": 4}])
+    student = student_of(module, state, [{"branch": list(layers), "method": method, **more}])
     for layer, first in layers.items():
         beside_layer(module, student.tensors, layer, f"{layer}_grown1", **first)
     assert deviation(expected, outputs_of(module, student.tensors, x)) <= EXACT
@@ -635,3 +638,49 @@ def test_students_load_again(name, options, step, layer, tmp_path):
     save_file(grown(state, step, **stated).tensors, bare)
     with pytest.raises(CheckpointError, match="_grown1"):  # no adapter knows where it stands
         ckgrow.inspect(bare)
+
+
+# In a stock module
+
+
+@pytest.mark.parametrize("method", ["netmorph", "r2deeper"])
+def test_paths_beside_layers_run_in_a_stock_module(method, tmp_path):
+    module = torchvision.models.resnet18().eval()
+    state = random_state(module, shrink=8)
+    x = images(2, *SMALL)
+    expected = outputs_of(module, state, x)
+    teacher, first, second = (tmp_path / f"{n}.safetensors" for n in ("teacher", "a", "b"))
+    save_file(state, teacher)
+    step = {"branch": ["conv1", "layer2.0.conv1", "fc"], "method": method, "width": 6}
+    stated = {"options": {"input": list(SMALL)}}
+    ckgrow.apply(teacher, {"teacher": stated, "steps": [step]}, first)
+    ckgrow.apply(first, {"steps": [step, {"kernel": "conv1_grown1.0", "to": 9}]}, second)
+    loaded = ckgrow.load_into(module, second).eval().double()
+    with torch.no_grad():
+        assert deviation(expected, (loaded(x.double()),)) <= EXACT
+    assert loaded.conv1_grown1[0].kernel_size == (9, 9)
+    assert loaded.layer2[0].conv1_grown2[0].stride == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "why"),
+    [
+        ("resnet18", {"branch": "layer1.0"}, "layer1.0.branch_grown1 is added in the module's own"),
+        ("vgg11", {"branch": "features.3"}, "features.3_grown1 stands in a container that runs"),
+        (
+            "googlenet",
+            {"branch": "inception4a", "at": "concat", "width": 4},
+            "inception4a.branch1_grown1 is concatenated in the module's own",
+        ),
+    ],
+)
+def test_paths_that_the_modules_own_code_would_have_to_run(name, step, why, tmp_path):
+    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    module = getattr(torchvision.models, name)(**options)
+    state = random_state(module, shrink=16)
+    teacher, student = tmp_path / "teacher.safetensors", tmp_path / "student.safetensors"
+    save_file(state, teacher)
+    stated = {"options": {"input": list(SMALL)}}
+    ckgrow.apply(teacher, {"teacher": stated, "steps": [step]}, student)
+    with pytest.raises(CheckpointError, match=re.escape(why)):
+        ckgrow.load_into(module, student)

@@ -69,6 +69,7 @@ def _fit(module: nn.Module, student: Loaded, check: bool) -> None:
     from ckgrow.fitting.agreement import check_forward
     from ckgrow.fitting.grown import insert_grown_layers
     from ckgrow.fitting.numbered import renumber
+    from ckgrow.fitting.parallel import insert_grown_paths
     from ckgrow.fitting.residual import insert_grown_blocks
     from ckgrow.fitting.shortcuts import insert_on_shortcuts
     from ckgrow.fitting.tensors import set_tensors
@@ -78,6 +79,7 @@ def _fit(module: nn.Module, student: Loaded, check: bool) -> None:
     own = set(inner.modules())
     renumber(inner, student)
     insert_on_shortcuts(inner, student)
+    insert_grown_paths(inner, student)
     insert_grown_layers(inner, student)
     insert_grown_blocks(inner, student)
     for each in set(inner.modules()) - own:
