@@ -51,6 +51,39 @@ class DeeperConvnet(train.Convnet):
         return self.fc2(relu(self.fc1_grown1(x)))
 
 
+class BranchedConvnet(train.Convnet):
+    """A 5 x 5 kernel, a path beside conv3, and a residual block behind fc1."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv2 = nn.Conv2d(16, 24, 5, padding=2)
+        self.conv3_grown1 = nn.Sequential(
+            nn.Conv2d(24, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 32, 1)
+        )
+        self.fc1_grown1 = nn.Module()
+        self.fc1_grown1.branch = nn.Sequential(nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 48))
+
+    def forward(self, x):
+        relu, pool = functional.relu, functional.max_pool2d
+        x = pool(relu(self.conv1(x)), 2)
+        x = pool(relu(self.conv2(x)), 2)
+        x = relu(self.conv3(x) + self.conv3_grown1(x))
+        x = relu(self.fc1(x.flatten(1)))
+        return self.fc2(x + self.fc1_grown1.branch(x))
+
+
+class LifelongResnet(train.Resnet):
+    """A second input channel, about which the old classes know nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 16, 3, padding=1, bias=False)
+        self.fc = nn.Linear(64, 12)
+
+    def forward(self, x):
+        return super().forward(torch.cat([x, torch.sin(7 * x)], dim=1))[:, :10]
+
+
 # by spec: the teacher's class, the student's, and widths that the spec's comments promise
 CASES = {
     "widen_resnet": (
@@ -70,6 +103,8 @@ CASES = {
         DeeperConvnet,
         {"conv1_grown1": 16, "conv3": 48, "conv3_grown1": 48, "fc1": 64, "fc1_grown1": 48},
     ),
+    "branch_convnet": (train.Convnet, BranchedConvnet, {"conv2": 24, "conv3_grown1.0": 8}),
+    "lifelong_resnet": (train.Resnet, LifelongResnet, {"fc": 12, "layer3.1.conv1": 96}),
 }
 
 

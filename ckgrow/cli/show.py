@@ -182,6 +182,9 @@ def _steps(out: Console, steps: Sequence[StepReport]) -> None:
 
 def _effect(step: StepReport) -> str:
     said = [f"{shown(name)} {old}→{new}" for name, (old, new) in step.widths.items()]
+    said += [
+        f"{shown(name)} {_shape(old)}→{_shape(new)}" for name, (old, new) in step.kernels.items()
+    ]
     said += [f"+ {shown(name)}" for name in step.added]
     return first_few(said) or "nothing"
 

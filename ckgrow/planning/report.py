@@ -12,7 +12,8 @@ from ckgrow.methods.method import Preserves
 class StepReport:
     """What one step does.
 
-    ``widths`` are (before, after) by group, ``added`` new layers and blocks, ``defect`` what
+    ``widths`` are (before, after) by group, ``kernels`` the same by convolution, each a size per
+    axis, ``added`` new layers and blocks, ``defect`` what
     inserted layers change for want of representable values, relative to what passes through them.
     """
 
@@ -23,6 +24,7 @@ class StepReport:
     matched: tuple[str, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    kernels: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     defect: float = 0.0
     warnings: tuple[str, ...] = ()

@@ -62,6 +62,14 @@ def kernel_step(
         "exact",
         tuple(node.name for node in meant.convolutions),
         meant.skipped,
+        kernels={
+            node.name: (
+                old,
+                tuple(size + 2 * margin for size, margin in zip(old, more, strict=True)),
+            )
+            for node in meant.convolutions
+            if (more := grown.get(node.inputs[1])) and (old := _kernel(draft, node))
+        },
         warnings=tuple(warnings),
     )
     recipes = {
