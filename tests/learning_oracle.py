@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from student_oracles import Student
 
@@ -62,20 +63,27 @@ def unit_rank(student: Student, layer: str, reader: str) -> int:
     return int(torch.linalg.matrix_rank(rows, rtol=1e-9))
 
 
-def moved(student: Student, steps: int = 3, rate: float = 1e-2) -> tuple[float, float]:
-    """Part of the new parameters that a few steps of gradient descent move, and loss behind over
-    loss before."""
+def unmoved(student: Student, steps: int = 3, rate: float = 1e-2) -> list[str]:
+    """Tensors none of whose new entries moves within a few steps of gradient descent.
+
+    New are entries that no weight of the teacher stands in.
+    """
     tensors = trainable(student)
     learned = [each for each in tensors.values() if each.requires_grad]
     start = {name: each.detach().clone() for name, each in tensors.items()}
-    before = float(loss_of(student, tensors).detach())
     optimizer = torch.optim.SGD(learned, lr=rate)
     for step in range(steps):
         optimizer.zero_grad()
         loss_of(student, tensors, seed=step).backward()
         optimizer.step()
-    after = float(loss_of(student, tensors).detach())
-    new = [name for name in student.plan.new_tensors if tensors[name].requires_grad]
-    changed = [(tensors[name].detach() != start[name]).double().flatten() for name in new]
-    share = float(torch.cat(changed).mean()) if changed else 1.0
-    return share, after / before
+    old = set(student.plan.draft.names.values())
+    still: list[str] = []
+    for name, tensor in tensors.items():
+        new = torch.ones(tensor.shape, dtype=torch.bool)
+        kept = student.plan.draft.recipes[name].kept()
+        if kept is not None and name in old:
+            new[np.ix_(*kept)] = False
+        changed = tensor.detach() != start[name]
+        if tensor.requires_grad and new.any() and not (changed & new).any():
+            still.append(name)
+    return still

@@ -72,6 +72,7 @@ class Cell:
     network: str
     place: str
     step: Step
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -142,7 +143,7 @@ def measure(cell: Cell, samples: int = 3) -> Outcome:
         else {**subject.options}
     )
     try:
-        student = grown(state, cell.step, options=options)
+        student = grown(state, cell.step, seed=cell.seed, options=options)
     except SpecError as refusal:
         return Outcome(refused=str(refusal))
     plan = student.plan

@@ -6,12 +6,16 @@ The long form runs every cell; otherwise every network and every method is met a
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from method_matrix import Cell, cells, measure
 from refusals import REASONS, expected
 
+ROOT = Path(__file__).parents[1]
 EVERY = tuple(cells())
 BASELINE = ("approximate", "no")
 HEAVY = ("googlenet", "inception_v3")
@@ -51,6 +55,18 @@ def test_the_sample_meets_every_method_and_network():
     chosen = [cell for number, cell in enumerate(EVERY) if sampled(number, cell)]
     assert {cell.network for cell in chosen} == {cell.network for cell in EVERY}
     assert {(c.verb, c.method) for c in chosen} == {(c.verb, c.method) for c in EVERY}
+
+
+def test_every_method_has_its_row_in_the_table():
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for verb, method in {(cell.verb, cell.method) for cell in EVERY}:
+        assert f"| {verb} `{method}` |" in page
+
+
+@pytest.mark.full
+def test_the_table_is_what_is_measured():
+    script = [sys.executable, str(ROOT / "benchmarks" / "methods.py"), "--check"]
+    assert subprocess.run(script, check=False).returncode == 0
 
 
 def test_refusals_are_counted():

@@ -38,8 +38,8 @@ def junction(draft: Draft, name: str, where: str) -> Junction:
             f"{where}: {name} flows into no concatenation, so no branch can be appended there; "
             "say 'at: sum' for a path beside it"
         )
-    needed = [_needed(graph, value) for value in concat.inputs]
-    common = set.intersection(*needed)
+    operands = [needed(graph, value) for value in concat.inputs]
+    common = set.intersection(*operands)
     values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
     fork = next((value for value in reversed(values) if value in common), None)
     if fork is None:
@@ -47,9 +47,9 @@ def junction(draft: Draft, name: str, where: str) -> Junction:
             f"{where}: the branches of {concat.name} read no value in common, so a new one has "
             "nothing to read"
         )
-    before = _needed(graph, fork)
+    before = needed(graph, fork)
     branches = tuple(
-        tuple(node for node in graph.nodes if node.output in each - before) for each in needed
+        tuple(node for node in graph.nodes if node.output in each - before) for each in operands
     )
     if not any(is_inside(node.name, name) for branch in branches for node in branch):
         layers = (node.name for branch in branches for node in branch if _is_layer(node))
@@ -83,14 +83,14 @@ def _downstream(graph: Graph, inside: list[Node]) -> Node | None:
     return None
 
 
-def _needed(graph: Graph, value: str) -> set[str]:
+def needed(graph: Graph, value: str) -> set[str]:
     """Whatever ``value`` is computed from, graph inputs and itself included."""
-    needed = {value}
+    found = {value}
     for node in reversed(graph.nodes):
-        if not needed.isdisjoint(node.outputs):
-            needed.update(node.inputs)
+        if not found.isdisjoint(node.outputs):
+            found.update(node.inputs)
     made = {value for node in graph.nodes for value in node.outputs}
-    return needed & (made | set(graph.inputs))
+    return found & (made | set(graph.inputs))
 
 
 def model_of(draft: Draft, found: Junction, name: str, where: str) -> Place:

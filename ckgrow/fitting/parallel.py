@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ckgrow.drafts.concatenations import needed
+from ckgrow.drafts.renaming import is_inside
 from ckgrow.errors import CheckpointError
 from ckgrow.fitting.making import LayerMaker, make_activation
 from ckgrow.fitting.paths import Paths, is_grown, joined
@@ -84,17 +86,25 @@ def _made(paths: Paths, path: str, maker: LayerMaker) -> nn.Sequential:
 
 
 def _refuse_branches(modules: dict[str, nn.Module], paths: Paths) -> None:
-    """CheckpointError for a new branch of a concatenation."""
+    """CheckpointError for a new branch of a concatenation: it reads what other branches read."""
     graph = paths.student.network.graph
     producers = graph.producers()
     for concat in (node for node in graph.nodes if node.op == "Concat"):
-        for value in concat.inputs:
-            node = producers.get(value)
-            parts = node.name.partition("/")[0].split(".") if node is not None else []
-            ends = (end for end, part in enumerate(parts, start=1) if is_grown(part))
-            path = ".".join(parts[: next(ends, 0)])
-            if path and path not in modules:
+        for position, value in enumerate(concat.inputs):
+            path = _grown_module(producers.get(value))
+            if not path or path in modules:
+                continue
+            first = next(node for node in graph.nodes if is_inside(node.name, path))
+            others = (*concat.inputs[:position], *concat.inputs[position + 1 :])
+            if any(first.inputs[0] in needed(graph, other) for other in others):
                 raise CheckpointError(_refusal(path, "is concatenated in the module's own forward"))
+
+
+def _grown_module(node: Node | None) -> str:
+    """The grown module that a node stands in, "" for others."""
+    parts = node.name.partition("/")[0].split(".") if node is not None else []
+    ends = (end for end, part in enumerate(parts, start=1) if is_grown(part))
+    return ".".join(parts[: next(ends, 0)])
 
 
 def _refusal(path: str, why: str) -> str:
