@@ -17,7 +17,9 @@ from ckgrow.errors import CheckpointError
 from ckgrow.graph import Constant, Graph, Node
 from ckgrow.maps import ChannelMap
 
-SCHEMA = "ckgrow.provenance/1"
+SCHEMA = "ckgrow.provenance/2"
+FIRST = "ckgrow.provenance/1"
+"""What 0.1.0 wrote; it is read still."""
 UNHASHED = "the-hash-of-this-student".ljust(64, "-")
 """Stands for the student's own hash until its bytes are known; as long as one in hexadecimal."""
 
@@ -82,6 +84,8 @@ class Provenance:
         """The provenance in a file's metadata; CheckpointError when it is none."""
         try:
             document = json.loads(text)
+            if document.get("schema") == FIRST:
+                document = _from_first(document)
             if document.get("schema") != SCHEMA:
                 raise CheckpointError(
                     f"{where}: its ckgrow entry is {document.get('schema')!r}, "
@@ -126,6 +130,12 @@ class Provenance:
         """The lineage of a student grown from this one."""
         own = {"teacher": self.teacher, "spec": self.spec, "version": self.version}
         return (*self.lineage, own)
+
+
+def _from_first(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of version 1 as one of this version: nothing changed at the interface then."""
+    since = {"interface": {}, "kept": {}, "calibration": {}}
+    return {**document, **since, "teacher_options": document["options"], "schema": SCHEMA}
 
 
 def graph_document(graph: Graph) -> dict[str, Any]:

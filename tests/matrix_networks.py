@@ -24,13 +24,17 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 @dataclass(frozen=True)
 class Subject:
-    """A network of the matrix: its module, the input of one sample, and places to grow at."""
+    """A network of the matrix: its module, the input of one sample, and places to grow at.
+
+    ``deeper`` makes the module with one block more in the place ``stage``.
+    """
 
     make: Callable[[], nn.Module]
     size: tuple[int, ...]
     places: Mapping[str, str]
     options: Mapping[str, Any] = field(default_factory=dict)
     shrink: int = 1
+    deeper: Callable[[], nn.Module] | None = None
 
     def module(self) -> nn.Module:
         """Without memory of its own: it computes on the tensors that it is given."""
@@ -46,8 +50,12 @@ def chain(*widths: int, activation: Callable[[], nn.Module]) -> nn.Module:
     return nn.Sequential(*[each for layer in layers for each in (layer, activation())][:-1])
 
 
-def resnet(block: Any, **arguments: Any) -> Callable[[], nn.Module]:
-    return lambda: ResNet(block, [2, 1, 1, 1], num_classes=16, **arguments)
+def resnet(block: Any, first: int = 2, **arguments: Any) -> Callable[[], nn.Module]:
+    return lambda: ResNet(block, [first, 1, 1, 1], num_classes=16, **arguments)
+
+
+def cifar(option: str, first: int = 2) -> Callable[[], nn.Module]:
+    return lambda: CifarResNet((8, 16, 32), (first, 1, 1), option=option)
 
 
 MLP = {"inner": "2", "all": "*", "stage": "2"}
@@ -88,22 +96,25 @@ SUBJECTS: Mapping[str, Subject] = {
             "activation": "relu",
         },
     ),
-    "resnet basic": Subject(resnet(BasicBlock), (3, 32, 32), RESIDUAL, shrink=8),
+    "resnet basic": Subject(
+        resnet(BasicBlock), (3, 32, 32), RESIDUAL, shrink=8, deeper=resnet(BasicBlock, 3)
+    ),
     "resnet bottleneck": Subject(
-        resnet(Bottleneck), (3, 32, 32), {**RESIDUAL, "stream": "layer2.0.conv3"}, shrink=8
+        resnet(Bottleneck),
+        (3, 32, 32),
+        {**RESIDUAL, "stream": "layer2.0.conv3"},
+        shrink=8,
+        deeper=resnet(Bottleneck, 3),
     ),
     "resnet grouped": Subject(
         resnet(Bottleneck, groups=4, width_per_group=16),
         (3, 32, 32),
         {**RESIDUAL, "stream": "layer2.0.conv3", "grouped": "layer1.0.conv2"},
         shrink=4,
+        deeper=resnet(Bottleneck, 3, groups=4, width_per_group=16),
     ),
-    "resnet option A": Subject(
-        lambda: CifarResNet((8, 16, 32), (2, 1, 1), option="A"), (3, 16, 16), RESIDUAL
-    ),
-    "resnet option B": Subject(
-        lambda: CifarResNet((8, 16, 32), (2, 1, 1), option="B"), (3, 16, 16), RESIDUAL
-    ),
+    "resnet option A": Subject(cifar("A"), (3, 16, 16), RESIDUAL, deeper=cifar("A", 3)),
+    "resnet option B": Subject(cifar("B"), (3, 16, 16), RESIDUAL, deeper=cifar("B", 3)),
     "googlenet": Subject(
         lambda: torchvision.models.googlenet(init_weights=False, aux_logits=False, num_classes=16),
         (3, 64, 64),

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from matrix_networks import SUBJECTS, Subject
-from student_oracles import Student, arrays_of, grown
+from student_oracles import (
+    Student,
+    arrays_of,
+    deviation,
+    grown,
+    images,
+    on_meta,
+    outputs_of,
+)
 
 from ckgrow.errors import SpecError
 from ckgrow.memory import MemoryReader
@@ -83,7 +91,9 @@ class Cell:
 class Outcome:
     """What became of a cell: refused with a message, or a student and how far it is off.
 
-    ``double`` and ``single`` are the largest differences of any output relative to its scale.
+    ``double`` and ``single`` are the largest differences of any output relative to its scale, in
+    our two runtimes; ``torch`` is that of the module's own forward on the student's tensors, in
+    float64, where they fit the module.
     """
 
     refused: str = ""
@@ -91,6 +101,7 @@ class Outcome:
     preserved: bool = False
     double: float = 0.0
     single: float = 0.0
+    torch: float | None = None
     defect: float = 0.0
     kept: bool = False
     student: Student | None = None
@@ -159,10 +170,32 @@ def measure(cell: Cell, samples: int = 3) -> Outcome:
         preserved=preserved,
         double=max(float(each.float64_max_abs or 0) / scale(each) for each in verdict.outputs),
         single=max(float(each.max_rel or 0) for each in verdict.outputs),
+        torch=by_torch(cell, subject, state, student),
         defect=plan.defect,
         kept=set(plan.kept) >= set(plan.draft.names.values()),
         student=student,
     )
+
+
+def by_torch(
+    cell: Cell, subject: Subject, state: Mapping[str, torch.Tensor], student: Student
+) -> float | None:
+    """The largest difference by the module's own forward; None where the student needs another."""
+    module: torch.nn.Module = subject.module()
+    wider = cell.verb in ("widen", "inputs", "classes") and cell.method != "fold"
+    # the stock module pads a quarter of the channels on either side, whatever stands there
+    padded = cell.network == "resnet option A" and cell.place == "stream"
+    if cell.verb == "deepen stage" and subject.deeper is not None:
+        module = on_meta(subject.deeper)
+    elif not wider or padded:
+        return None
+    channels = 1 if cell.verb == "inputs" else 0
+    size = (subject.size[0] + channels, *subject.size[1:])
+    x = images(4, *size)
+    before = outputs_of(subject.module(), state, x[:, : subject.size[0]])
+    after = outputs_of(module, student.tensors, x)
+    old = [new[:, : was.shape[1]] for was, new in zip(before, after, strict=True)]
+    return deviation(before, old)
 
 
 def scale(output: Any) -> float:

@@ -6,6 +6,7 @@ is taken must preserve, in float64, to 1e-9 of the scale beyond what the steps r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,32 +98,38 @@ def assert_preserved(student: Student, state: Mapping[str, torch.Tensor]) -> Non
         assert output.max_abs <= (1e-3 + allowed) * max(scale, 1e-3)
 
 
-@settings(
-    max_examples=examples(12, 200),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(st.data())
-def test_steps_of_different_methods_on_random_graphs(data):
-    graph, header = data.draw(networks())
-    arrays = random_arrays(header, data.draw(st.integers(0, 99)))
-    state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    layers = [node.name for node in graph.nodes if node.op in ("Conv", "Gemm", "MatMul")]
-    every = st.one_of(widenings(layers), deepenings(layers), others(layers))
-    taken: list[Step] = []
-    student = None
-    for step in data.draw(st.lists(every, min_size=5, max_size=10)):
-        if len(taken) == 6:
-            break
-        try:
-            plan, made = grown_graph(graph, arrays, *taken, step, seed=7)
-        except SpecError:
-            hypothesis.event("refused")
-            continue
-        taken.append(step)
-        student = Student(plan, {name: torch.from_numpy(each) for name, each in made.items()})
-    hypothesis.assume(student is not None and len(taken) >= 3)
-    hypothesis.event(f"{len(taken)} steps")
-    assert_preserved(student, state)
+def test_steps_of_different_methods_on_random_graphs():
+    seen: Counter[str] = Counter()
+
+    @settings(
+        max_examples=examples(12, 200),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(st.data())
+    def preserve(data):
+        graph, header = data.draw(networks())
+        arrays = random_arrays(header, data.draw(st.integers(0, 99)))
+        state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        layers = [node.name for node in graph.nodes if node.op in ("Conv", "Gemm", "MatMul")]
+        every = st.one_of(widenings(layers), deepenings(layers), others(layers))
+        taken: list[Step] = []
+        student = None
+        for step in data.draw(st.lists(every, min_size=5, max_size=10)):
+            if len(taken) == 6:
+                break
+            try:
+                plan, made = grown_graph(graph, arrays, *taken, step, seed=7)
+            except SpecError:
+                hypothesis.event("refused")
+                continue
+            taken.append(step)
+            student = Student(plan, {name: torch.from_numpy(each) for name, each in made.items()})
+        hypothesis.assume(student is not None and len(taken) >= 3)
+        seen.update(f"{next(iter(step))} {step.get('method', '')}" for step in taken)
+        assert_preserved(student, state)
+
+    preserve()
+    assert len(seen) >= examples(8, 17), f"refusals kept some steps out; taken were {seen}"
 
 
 @settings(
