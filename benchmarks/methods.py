@@ -28,7 +28,7 @@ from student_oracles import Student, grown, on_meta, random_state
 from torch import nn
 
 from ckgrow.errors import SpecError
-from ckgrow.methods.method import STRENGTH
+from ckgrow.methods.method import weakest
 
 PAGE = ROOT / "docs" / "methods.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -98,7 +98,7 @@ def table(measured: Results) -> str:
 def _row(verb: str, method: str, found: Results) -> Row:
     students = [outcome for _, outcome in found if not outcome.refused]
     promises = {outcome.promised for outcome in students}
-    function = PROMISES[max(promises, key=STRENGTH.index)] if promises else "refused everywhere"
+    function = PROMISES[weakest(promises)] if promises else "refused everywhere"
     worst = max((outcome.double for outcome in students), default=0.0)
     return (
         f"{verb} `{method}`",

@@ -11,7 +11,7 @@ from typing import Protocol
 from blake3 import blake3
 
 from ckgrow.checkpoint import PROVENANCE_KEY, Format
-from ckgrow.drafts.calibrating import hash_calibrations
+from ckgrow.drafts.calibrating import hash_calibrations, require_unchanged
 from ckgrow.errors import CkgrowError, FileError, SpecError
 from ckgrow.execute import content_hash, execute
 from ckgrow.header import Header
@@ -111,6 +111,7 @@ def write_student(
             raise FileError(
                 f"{teacher.label} changed while it was read; run again when nothing writes to it"
             )
+        require_unchanged(plan.spec.steps, identity.calibration)
         hashes = {"teacher": identity.teacher, "student": digest}
         if verdict is not None:
             verdict = replace(

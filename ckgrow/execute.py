@@ -1,7 +1,8 @@
 """Makes every student tensor from the teacher's, as a stream: tile by tile, several at once.
 
 A worker makes one tensor at a time, in tiles of rows, and hashes what it writes. Random draws are
-addressed by row, so the bytes do not depend on the number of workers or the size of tiles.
+addressed by row, and no row depends on what is made with it, so the bytes do not depend on the
+number of workers or on the tiles that are made; statistics are summed over tiles of a fixed size.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from blake3 import blake3
@@ -31,6 +32,13 @@ Read = Callable[[str, int, int], np.ndarray]
 Advance = Callable[[int], None]
 
 
+class _Moments(NamedTuple):
+    """Mean and standard deviation of all values of a tensor."""
+
+    mean: float
+    deviation: float
+
+
 class CancelledError(Exception):
     """Raised in workers once the run is being given up."""
 
@@ -45,7 +53,7 @@ class Measuring(Reading):
         self._read = read
         self._stop = stop
         self._lock = threading.RLock()
-        self._measured: dict[Statistic, float] = {}
+        self._moments: dict[Recipe, _Moments] = {}
         self._lasting: dict[Measurement[Any], Any] = {}
         self._passing = threading.local()
 
@@ -56,11 +64,22 @@ class Measuring(Reading):
         return self._read(name, start, stop)
 
     def measure(self, statistic: Statistic) -> float:
-        """In one fixed order of tiles, so that the sum is the same in every run."""
+        """Of moments that are measured once for each tensor, whoever asks for which of them.
+
+        Raises CheckpointError where they are not finite.
+        """
         with self._lock:
-            if statistic not in self._measured:
-                self._measured[statistic] = self._over_all(statistic)
-            return self._measured[statistic]
+            if statistic.of not in self._moments:
+                self._moments[statistic.of] = self._over_all(statistic.of)
+            mean, deviation = self._moments[statistic.of]
+        if not (math.isfinite(mean) and math.isfinite(deviation)):
+            raise CheckpointError(
+                f"{shown(statistic.label)} has no finite {statistic.kind}: it holds NaN, infinity "
+                "or numbers too large to square; mend the teacher, or choose another fill or noise"
+            )
+        if statistic.kind == "mean":
+            return mean
+        return deviation if deviation > _NO_DEVIATION * abs(mean) else statistic.otherwise
 
     def once(self, measurement: Measurement[Taken]) -> Taken:
         """Others wait for a lasting one, which is taken once in a run."""
@@ -79,25 +98,18 @@ class Measuring(Reading):
         """The worker's tensor is made: what was taken for it alone is dropped."""
         vars(self._passing).clear()
 
-    def _over_all(self, statistic: Statistic) -> float:
+    def _over_all(self, tensor: Recipe) -> _Moments:
+        """In one fixed order of tiles, so that the sum is the same in every run."""
         count, mean, spread = 0, 0.0, 0.0  # of what was seen so far (Chan, Golub, LeVeque, 1979)
-        for index in tiles(statistic.of.spec):
-            values = statistic.of.rows(index, self).astype(np.float64)
+        for index in tiles(tensor.spec):
+            values = tensor.rows(index, self).astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 own = float(values.mean())
                 own_spread = float(np.square(values - own).sum())
             step, seen, count = own - mean, count, count + values.size
             mean += step * values.size / count
             spread += own_spread + step * step * seen * values.size / count
-        deviation = math.sqrt(spread / max(count, 1))
-        if not (math.isfinite(mean) and math.isfinite(deviation)):
-            raise CheckpointError(
-                f"{shown(statistic.label)} has no finite {statistic.kind}: it holds NaN, infinity "
-                "or numbers too large to square; mend the teacher, or choose another fill or noise"
-            )
-        if statistic.kind == "mean":
-            return mean
-        return deviation if deviation > _NO_DEVIATION * abs(mean) else statistic.otherwise
+        return _Moments(mean, math.sqrt(spread / max(count, 1)))
 
 
 def tiles(spec: TensorSpec) -> Iterator[np.ndarray]:

@@ -86,12 +86,24 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, Constant] = field(default_factory=dict)
 
-    def producers(self) -> dict[str, Node]:
+    def producers(self) -> Mapping[str, Node]:
         """The node that makes each value."""
+        return self._producers
+
+    def consumers(self) -> Mapping[str, list[Node]]:
+        """The nodes that read each value, parameter or constant, in order."""
+        return self._consumers
+
+    def parameters(self) -> list[str]:
+        """Names read by nodes that are neither values nor constants, in order of first use."""
+        return list(self._parameters)
+
+    @cached_property
+    def _producers(self) -> Mapping[str, Node]:
         return {value: node for node in self.nodes for value in node.outputs if value}
 
-    def consumers(self) -> dict[str, list[Node]]:
-        """The nodes that read each value, parameter or constant, in order."""
+    @cached_property
+    def _consumers(self) -> Mapping[str, list[Node]]:
         readers: dict[str, list[Node]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(node.inputs):
@@ -99,13 +111,30 @@ class Graph:
                     readers.setdefault(name, []).append(node)
         return readers
 
-    def parameters(self) -> list[str]:
-        """Names read by nodes that are neither values nor constants, in order of first use."""
+    @cached_property
+    def _parameters(self) -> tuple[str, ...]:
         made = set(self.inputs) | set(self.constants)
         for node in self.nodes:
             made.update(node.outputs)
         names = (name for node in self.nodes for name in node.inputs if name)
-        return [name for name in dict.fromkeys(names) if name not in made]
+        return tuple(name for name in dict.fromkeys(names) if name not in made)
+
+    def ancestors(self, *values: str) -> set[str]:
+        """``values``, and every value, graph inputs included, that they are computed from."""
+        known = {*self.inputs, *self.producers()}
+        found = set(values)
+        for node in reversed(self.nodes):
+            if not found.isdisjoint(node.outputs):
+                found.update(known.intersection(node.inputs))
+        return found
+
+    def descendants(self, *values: str) -> set[str]:
+        """``values``, and every value that is computed from one of them."""
+        found = set(values)
+        for node in self.nodes:
+            if not found.isdisjoint(node.inputs):
+                found.update(filter(None, node.outputs))
+        return found
 
     def node(self, name: str) -> Node:
         """The node called ``name``; GraphError when there is none."""

@@ -134,7 +134,7 @@ class Provenance:
 
 def _from_first(document: Mapping[str, Any]) -> dict[str, Any]:
     """A record of version 1 as one of this version: nothing changed at the interface then."""
-    since = {"interface": {}, "kept": {}, "calibration": {}}
+    since: dict[str, Any] = {"interface": {}, "kept": {}, "calibration": {}}
     return {**document, **since, "teacher_options": document["options"], "schema": SCHEMA}
 
 

@@ -9,6 +9,7 @@ from ckgrow.architecture import Architecture, Explanation, Network
 from ckgrow.errors import CheckpointError, SpecError
 from ckgrow.header import FLOAT_DTYPES, Header
 from ckgrow.names import first_few, guess, shown
+from ckgrow.naming import in_grown
 from ckgrow.registry import architectures
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -104,7 +105,7 @@ def _strange(header: Header, names: tuple[str, ...]) -> list[str]:
     """Why a tensor of the right name may be no weight, for the first that is not."""
     for name in names:
         spec = header[name]
-        if "_grown" in name:
+        if in_grown(name):
             return [
                 "names with '_grown' are ckgrow's, and the entry 'ckgrow' in the file's metadata, "
                 "which tells where they belong, is gone: use a copy that still has it"

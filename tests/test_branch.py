@@ -319,6 +319,22 @@ def test_what_a_new_branch_starts_from():
         assert torch.equal(copied[f"{new}.{key}"], state[f"inception4a.branch1.{key}"][:20])
 
 
+def test_branches_of_one_step_are_read_by_numbers_of_their_own():
+    """Mixed_7b holds three concatenations, all of which flow into what reads the block."""
+    state = random_state(stock("inception_v3", init_weights=False, aux_logits=False), shrink=8)
+    step = {"branch": "Mixed_7b.*", "at": "concat", "method": "r2wider", "width": 8}
+    student = grown(state, step, options={"input": [3, 107, 107]})
+    assert len(student.plan.steps[0].added) == 3
+    for branch in ("branch1x1", "branch3x3_1", "branch3x3dbl_1", "branch_pool"):
+        key = f"Mixed_7c.{branch}.conv.weight"
+        before, after = (each[key].flatten(1).T for each in (state, student.tensors))
+        new = [column for column in after if not (column == before).all(1).any()]
+        directions = nn.functional.normalize(torch.stack(new))
+        alike = (directions @ directions.T).abs() > 0.999
+        assert len(new) == 3 * 8
+        assert alike.sum(1).eq(2).all()  # a column and the other of its pair
+
+
 # Hand-made graphs: every kind of layer, reader and activation
 
 
@@ -684,3 +700,10 @@ def test_paths_that_the_modules_own_code_would_have_to_run(name, step, why, tmp_
     ckgrow.apply(teacher, {"teacher": stated, "steps": [step]}, student)
     with pytest.raises(CheckpointError, match=re.escape(why)):
         ckgrow.load_into(module, student)
+
+
+@pytest.mark.parametrize("at", ["sum", "concat"])
+def test_absurd_widths_are_refused(at):
+    state = random_state(stock("googlenet", init_weights=False, aux_logits=False), shrink=4)
+    with pytest.raises(SpecError, match="ckgrow makes 1048576 at most"):
+        grown(state, {"branch": "inception4a.branch1.conv", "at": at, "width": 2**30})

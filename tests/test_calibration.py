@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from commands import python
+from safetensors.torch import save_file
 from student_oracles import (
     MemoryReader,
     arrays_of,
@@ -27,8 +29,9 @@ from torch.func import functional_call
 from torchvision.models.resnet import BasicBlock
 
 import ckgrow
-from ckgrow import spec
+from ckgrow import applying, spec
 from ckgrow.errors import CheckpointError, FileError, SpecError
+from ckgrow.execute import execute
 from ckgrow.loading import Wish, load
 from ckgrow.planning import make_plan
 from ckgrow.recipes import DEFECTS, undone
@@ -217,6 +220,40 @@ def dropped(step):
     return {key: value for key, value in step.items() if key != "calibrate"}
 
 
+@pytest.mark.parametrize(
+    ("method", "width", "to"),
+    [
+        *(("r2wider", 1, 5), ("netmorph", 1, 4), ("envelope", 1, 4)),  # r2wider adds pairs
+        *(("r2wider", 6, 24), ("netmorph", 6, 24), ("envelope", 6, 24)),
+    ],
+)
+def test_channels_may_more_than_double(tmp_path, method, width, to):
+    def module(channels):
+        return nn.Sequential(
+            nn.Conv2d(3, channels, 3, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(channels * 81, 5),
+        )
+
+    x = images(40, *SIZE)
+    path = tmp_path / "x.npy"
+    np.save(path, x.numpy())
+    state = settled(module(width), x)
+    step = {"widen": "0", "to": to, "method": method, "calibrate": str(path)}
+    student = grown(state, step, **OPTIONS).tensors
+    before = outputs_of(module(width).eval(), state, x)
+    assert deviation(before, outputs_of(module(to).eval(), student, x)) <= 1e-12
+    with torch.no_grad():
+        wide = module(to).double().eval()
+        wide.load_state_dict(student)
+        reached = wide[0](x.double()).transpose(0, 1).flatten(1)
+    for key, expected in (("1.running_mean", reached.mean(1)), ("1.running_var", reached.var(1))):
+        assert torch.isin(state[key], student[key]).all()  # old ones stay as they are
+        assert torch.allclose(student[key].double(), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_both_of_a_pair_get_the_same(inputs):
     x, path = inputs
     state = settled(network(), x)
@@ -338,34 +375,108 @@ def refused(state, kind, calibrate, **step):
     return str(failure.value)
 
 
-def test_the_plan_needs_the_file_and_does_not_read_it(tmp_path):
-    state = random_state(network())
-    said = refused(state, FileError, tmp_path / "nowhere.npz")
+def planned_with(path):
+    return plan_of(random_state(network()), {"deepen": "0", "layers": 1, "calibrate": str(path)})
+
+
+def test_the_plan_needs_the_file(tmp_path):
+    with pytest.raises(FileError) as failure:
+        planned_with(tmp_path / "nowhere.npz")
+    said = str(failure.value)
     assert said.startswith("step 1: calibrate: ")
     assert "is no file; a path that is not absolute starts at the spec's own folder" in said
-    (tmp_path / "empty.npz").write_bytes(b"")
-    assert plan_of(state, {"deepen": "0", "layers": 1, "calibrate": str(tmp_path / "empty.npz")})
+
+
+def test_the_plan_reads_no_data(tmp_path, monkeypatch):
+    """Values that cannot even be unpacked are found when they are measured on, and not before."""
+    path = tmp_path / "inputs.npz"
+    np.savez_compressed(path, x=images(40, *SIZE).numpy())
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 64] = bytes(64)
+    path.write_bytes(damaged)
+    with monkeypatch.context() as patched:
+        patched.setattr(np.lib.format, "read_array", None)
+        plan = planned_with(path)
+    with pytest.raises(CheckpointError, match=r"is no readable \.npz file"):
+        arrays_of(plan.draft.recipes, random_state(network()))
 
 
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"x": np.ones((40, 3, 8, 8), np.float32)}, r"has shape \[40, 3, 8, 8\]; expected \[N, 3"),
-        ({"x": np.full((40, *SIZE), np.nan, np.float32)}, "holds NaN"),
+        ({"x": np.ones((40, 4, 9, 9), np.float32)}, r"has shape \[40, 4, 9, 9\]; .* 3, 9, 9\]$"),
+        ({"x": np.ones(SIZE, np.float32)}, r"counts the samples: use array\[None\]$"),
+        ({"x": np.ones((0, *SIZE), np.float32)}, "is empty"),
         ({"x": np.ones((40, *SIZE), np.int64)}, "is int64; expected a floating point dtype"),
+        ({"x": np.array([{}], object)}, "is object; expected a floating point dtype"),
         ({"a": np.ones((4, *SIZE)), "b": np.ones((4, *SIZE))}, "'?a'? is no graph input"),
         ({}, "holds no array"),
+        (b"", r"is no readable \.npz file"),
     ],
 )
-def test_unfit_arrays(tmp_path, arrays, said):
-    np.savez(tmp_path / "inputs.npz", **arrays)
-    step = {"deepen": "0", "layers": 1, "calibrate": str(tmp_path / "inputs.npz")}
-    with pytest.raises(CheckpointError, match=said):
-        grown(random_state(network()), step, **OPTIONS)
+def test_unfit_arrays_are_found_by_the_plan(tmp_path, arrays, said):
+    path = tmp_path / "inputs.npz"
+    if isinstance(arrays, bytes):
+        path.write_bytes(arrays)
+    else:
+        np.savez(path, **arrays)
+    with pytest.raises(CheckpointError, match=said) as failure:
+        planned_with(path)
+    assert str(failure.value).startswith("step 1: calibrate: ")
 
 
-def test_few_samples_are_warned_of(tmp_path):
-    made = case(
+def test_an_array_that_is_cut_short_is_found_by_the_plan(tmp_path):
+    path = tmp_path / "inputs.npy"
+    np.save(path, np.ones((40, *SIZE)))
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match="it is cut short: 77760 bytes of data"):
+        planned_with(path)
+
+
+def test_the_plan_imports_no_runtime(inputs, tmp_path):
+    x, _ = inputs
+    teacher = tmp_path / "teacher.safetensors"
+    save_file(settled(network(), x), teacher)
+    written = tmp_path / "spec.yaml"
+    written.write_text(
+        "teacher: {architecture: convnet, options: {input: [3, 9, 9], activation: relu}}\n"
+        "steps:\n- {widen: '0', to: 8, method: r2wider, calibrate: inputs.npz}\n"
+    )
+    code = "import sys, ckgrow; ckgrow.plan(*sys.argv[1:]); print(*sys.modules)"
+    done = python(code, teacher, written)
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "onnx", "onnxruntime"} & set(done.stdout.split())
+
+
+def test_values_are_looked_at_when_they_are_measured_on(tmp_path):
+    path = tmp_path / "inputs.npz"
+    np.savez(path, x=np.full((40, *SIZE), np.nan, np.float32))
+    plan = planned_with(path)
+    with pytest.raises(CheckpointError, match="holds NaN"):
+        arrays_of(plan.draft.recipes, random_state(network()))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "; for inputs of another size state teacher.options.input"),
+        ({"input": [3, 48, 48]}, ", as teacher.options.input states"),
+    ],
+)
+def test_the_size_of_inputs_can_be_stated(tmp_path, options, said):
+    state = random_state(on_meta(torchvision.models.resnet18, num_classes=10), shrink=8)
+    path = tmp_path / "inputs.npz"
+    np.savez(path, x=images(4, 3, 64, 64).numpy())
+    step = {"widen": "layer1.0.conv1", "by": 4, "method": "r2wider", "calibrate": str(path)}
+    with pytest.raises(CheckpointError) as failure:
+        grown(state, step, options=options)
+    assert str(failure.value).endswith(said)
+    assert grown(state, step, options={"input": [3, 64, 64]})
+
+
+def perceptron():
+    return case(
         {"a": (4, 3), "b": (2, 4)} | {f"n.{part}": (4,) for part in ("g", "b", "m", "running_var")},
         [
             node("Gemm", "a", "x", "a.w", transB=1),
@@ -376,14 +487,49 @@ def test_few_samples_are_warned_of(tmp_path):
         {},
         x=(3,),
     )
+
+
+@pytest.mark.parametrize("method", ["net2deeper", "random-pad"])
+def test_the_plan_warns_of_few_samples(tmp_path, method):
+    made = perceptron()
     path = tmp_path / "x.npy"
-    step = {"deepen": "a", "layers": 1, "calibrate": str(path)}
-    np.save(path, images(20, 3).numpy())
-    with pytest.warns(RuntimeWarning, match="holds only 20 values per channel for a_grown1"):
-        grown_graph(made.graph, random_arrays(made.header), step)
+    step = {"deepen": "a", "layers": 1, "method": method, "calibrate": str(path)}
+    for count, warned in ((31, True), (32, False)):
+        np.save(path, images(count, 3).numpy())
+        plan, _ = grown_graph(made.graph, random_arrays(made.header), step)
+        said = [each for each in plan.steps[0].warnings if "values per channel" in each]
+        assert len(said) == warned
+        for each in said:
+            assert "holds only 31 values per channel for a_grown1; statistics of a Batch" in each
     np.save(path, images(1, 3).numpy())
-    with pytest.raises(CheckpointError, match="holds a single value per channel for a_grown1"):
+    with pytest.raises(CheckpointError, match=r"^step 1: .* a single value per channel for a_gro"):
         grown_graph(made.graph, random_arrays(made.header), step)
+
+
+def test_positions_count_as_values(tmp_path):
+    """Of 81 positions a single sample has enough."""
+    path = tmp_path / "x.npy"
+    for count in (4, 1):
+        np.save(path, images(count, *SIZE).numpy())
+        assert not any(
+            "values per channel" in each for each in planned_with(path).steps[0].warnings
+        )
+
+
+def test_a_file_that_changes_after_it_was_hashed_is_refused(inputs, tmp_path, monkeypatch):
+    x, path = inputs
+    teacher, output = tmp_path / "teacher.pt", tmp_path / "student.safetensors"
+    torch.save(settled(network(), x), teacher)
+    steps = [{"deepen": "0", "layers": 1, "calibrate": str(path)}]
+
+    def overtaken(recipes, *rest):
+        np.savez(path, x=(x * 2).numpy())
+        return execute(recipes, *rest)
+
+    monkeypatch.setattr(applying, "execute", overtaken)
+    with pytest.raises(FileError, match=r"inputs\.npz changed while it was read"):
+        ckgrow.apply(teacher, {"teacher": OPTIONS, "steps": steps}, output)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["inputs.npz", "teacher.pt"]
 
 
 def test_nothing_to_measure(inputs):

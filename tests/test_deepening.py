@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -30,7 +31,7 @@ from student_oracles import (
     run,
 )
 from test_architecture_resnet import CifarResNet, PaperResNet
-from test_coupling import case, ints, layer, node
+from test_coupling import IMAGE, case, ints, layer, node
 from torch import nn
 from torch.func import functional_call
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -38,6 +39,11 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 import ckgrow
 from ckgrow.errors import CheckpointError, SpecError
 from ckgrow.loading import Wish, load
+from ckgrow.methods.method import weakest
+from ckgrow.methods.net2deeper import Net2Deeper
+from ckgrow.planning.deepening import deepen_layer
+from ckgrow.random import Draw
+from ckgrow.spec import DeepenStep
 
 EXACT = 1e-12
 FILLS = ["match-std", "he", "xavier", "copy", "zeros"]
@@ -453,7 +459,66 @@ def test_origins_tell_pairs_and_zeros():
     assert (last.map.runs(), last.certificate) == ([("zero", 0, 7)], "zero")
 
 
+def test_names_of_values_are_taken_too():
+    """What a node makes may be called otherwise than the node."""
+    weights = {"a": (5, 3, 1, 1), "b": (4, 5, 1, 1)}
+    nodes = [
+        layer("Conv", "a", "x"),
+        node("Relu", "r", "a", outputs=["a_grown1"]),
+        layer("Conv", "b", "a_grown1"),
+    ]
+    made = case(weights, nodes, {})
+    tensors = random_arrays(made.header)
+    for method in ("net2deeper", "zero-init"):
+        plan, student = grown_graph(made.graph, tensors, {"deepen": "a", "method": method})
+        assert plan.steps[0].added == ("a_grown2",)
+        assert_same_function(made.graph, tensors, plan, student)
+
+
+class Wavering(Net2Deeper):
+    """Keeps less with its first layer than with later ones."""
+
+    def insert(self, place, names, draft, draw, step):
+        made = super().insert(place, names, draft, draw, step)
+        return replace(made, preserves="eval" if place.layer.name == "0" else "exact")
+
+
+def test_the_weakest_promise_of_all_layers_is_the_step_s():
+    assert weakest(()) == "exact"
+    assert weakest(("rounded", "no", "eval")) == "no"
+    draft = grown(random_state(mlp(5, 7, 3)), {"widen": "0", "to": 8}).plan.draft
+    step = DeepenStep(deepen=("0",), layers=2)
+    assert deepen_layer(draft, "0", Wavering(), Draw(0, 0), step).preserves == "eval"
+
+
 # Random padding
+
+
+def test_random_layers_are_units_of_their_own():
+    """No channel of theirs is the teacher's, with one piece of a maxout or several."""
+    state = random_state(resnet((2, 1)), shrink=4)
+    name = "layer1.0.conv1"
+    steps = [{"deepen": name, "layers": 2, "method": each} for each in ("random-pad", "net2deeper")]
+    origins = grown(state, *steps).plan.draft.origins
+    for number in (1, 2):
+        origin = origins[f"{name}_grown{number}"]
+        assert (origin.of, origin.map.runs(), origin.certificate) == ("", [("fresh", 0, 16)], "")
+    after = origins[f"{name}_grown4"]
+    assert (after.of, after.certificate) == ("", "identity")  # of what the teacher does not have
+    identity = grown(state, steps[1]).plan.draft.origins[f"{name}_grown2"]
+    assert (identity.of, identity.certificate) == (name, "identity")
+
+    nodes = [
+        layer("Conv", "a", "x"),
+        node("Reshape", "apart", "a", "pieces"),
+        node("ReduceMax", "largest", "apart", "axes", keepdims=0),
+        layer("Conv", "b", "largest"),
+    ]
+    constants = {"pieces": ints(-1, 4, 2, *IMAGE[1:]), "axes": ints(2)}
+    made = case({"a": (8, 3, 1, 1), "b": (2, 4, 1, 1)}, nodes, {}, **constants)
+    step = {"deepen": "a", "method": "random-pad"}
+    plan, _ = grown_graph(made.graph, random_arrays(made.header), step)
+    assert plan.draft.origins["a_grown1"].map.runs() == [("fresh", 0, 8)]
 
 
 def test_random_layers_and_blocks_deviate_and_their_quiet_version_does_not():

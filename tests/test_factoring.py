@@ -203,6 +203,38 @@ def test_half_precision_is_approximate_and_quiet_without_the_factor(dtype, bound
     assert (made["fc2.weight"].astype(np.float32) == state["fc2.weight"].float().numpy()).all()
 
 
+def test_a_factor_that_rounds_stays_where_another_step_is_made_quiet():
+    state, x = random_state(Tanh()), images(16, 5)
+    noisy = {"widen": "fc1", "by": 2, "noise": {"kind": "gaussian"}}
+    student = grown(state, {"deepen": "fc2", **BARE}, noisy, **TANH)
+    assert student.plan.preserves == "approximate"
+    quiet = {name: recipe.quiet() for name, recipe in student.plan.draft.recipes.items()}
+    made = arrays_of(quiet, {name: each.numpy() for name, each in state.items()})
+    assert np.array_equal(made["fc2_grown1.weight"], student.tensors["fc2_grown1.weight"].numpy())
+    assert (made["fc2_grown1.weight"] != 0).all()
+
+    def forward(x):
+        t = {name: torch.from_numpy(each).double() for name, each in made.items()}
+        for name in ("fc1", "fc2", "fc2_grown1", "fc3"):
+            x = x @ t[f"{name}.weight"].T + t[f"{name}.bias"]
+            x = x.tanh() if name in ("fc1", "fc2_grown1") else x
+        return x
+
+    assert 0 < deviation(outputs_of(Tanh(), state, x), (forward(x.double()),)) <= 3e-7
+
+
+def test_weight_and_bias_of_two_dtypes_are_quiet_together():
+    state, x = random_state(Tanh()), images(16, 5)
+    state["fc2.bias"] = state["fc2.bias"].half()
+    student = grown(state, {"deepen": "fc2", **BARE}, **TANH)
+    assert student.plan.preserves == "approximate"
+    quiet = {name: recipe.quiet() for name, recipe in student.plan.draft.recipes.items()}
+    made = arrays_of(quiet, {name: each.numpy() for name, each in state.items()})
+    tensors = {name: torch.from_numpy(each) for name, each in made.items()}
+    after = outputs_of(Tanh(nn.Linear(6, 6)), tensors, x)
+    assert deviation(outputs_of(Tanh(), state, x), after) <= 1e-12
+
+
 def grown_bytes(state, step):
     """Students in float16 or bfloat16, in float32 arrays: torch takes no bfloat16 from numpy."""
     plan = planned(state, step)
@@ -242,16 +274,25 @@ def test_the_factor_is_stored_exactly_and_the_defect_bounds_what_is_rounded(widt
         assert np.sqrt((off_diagonal**2).mean()) == pytest.approx(size, rel=0.1)
 
 
-def test_tiles_of_any_rows_agree():
-    weight = TensorSpec("float32", (12, 5, 3, 3))
-    teacher = {"w": np.random.default_rng(0).standard_normal(weight.shape).astype(np.float32)}
-    mixing = Mixing.of(weight, 0, 3, Stream("test"))
-    recipe = Unmixed(Stored(weight, "w"), 0, mixing)
+@pytest.mark.parametrize(
+    ("shape", "axis", "groups"),
+    [((402, 5, 3, 3), 0, 3), ((300, 3000), 0, 1), ((300, 131), 1, 1), ((131,), 0, 1)],
+)
+def test_tiles_of_any_rows_agree_to_the_last_bit(shape, axis, groups):
+    weight = TensorSpec("float64", shape)
+    teacher = {"w": np.random.default_rng(0).standard_normal(shape)}
+    mixing = Mixing.of(weight, axis, groups, Stream("test"))
+    recipe = Unmixed(Stored(weight, "w"), axis, mixing)
     reading = Measuring(MemoryReader(teacher).read, threading.Event())
-    whole = recipe.rows(np.arange(12), reading)
-    chosen = np.array([11, 2, 2, 5])
-    reading.forget()
-    assert np.allclose(recipe.rows(chosen, reading), whole[chosen], rtol=1e-6, atol=0)
+    rows = np.arange(shape[0])
+    whole = recipe.rows(rows, reading)
+    for size in (1, 7, 100):
+        reading.forget()
+        tiles = np.split(rows, rows[size::size])
+        parts = [recipe.rows(tile, reading) for tile in tiles]
+        assert np.array_equal(np.concatenate(parts), whole)
+    chosen = np.array([130, 2, 2, 5])
+    assert np.array_equal(recipe.rows(chosen, reading), whole[chosen])
 
 
 # Refusals

@@ -22,6 +22,7 @@ from student_oracles import (
     random_arrays,
     random_state,
 )
+from target_oracles import planned
 from test_architecture_resnet import CifarResNet
 from test_coupling import case, layer, node
 from test_methods import STATED, mlp
@@ -278,6 +279,27 @@ def test_nothing_is_put_on_a_shortcut_where_nothing_grows():
         assert "nothing to do" in student.plan.steps[0].warnings[0]
 
 
+def test_the_volume_grows_alone_whatever_number_says_how_far():
+    module = on_meta(resnet18)
+    state = random_state(module, shrink=8)
+    for size in ({"by": 8}, {"to": 16}, {"factor": 2}, {"factor": 1.05, "multiple_of": 16}):
+        (report,) = grown(state, fold("layer1.0.conv2", **size)).plan.steps
+        assert report.widths == {"layer1.0.conv2": (8, 16)}
+        assert report.added == ("layer1.0.fold_grown1", "layer1.1.fold_grown1")
+        assert report.warnings == ()
+
+
+def test_only_volumes_that_grow_are_set_free():
+    module = on_meta(resnet18)
+    state = random_state(module, shrink=8)
+    student = grown(state, fold(["layer1.0.conv2", "layer2.0.conv2"], to=16))
+    (report,) = student.plan.steps
+    assert report.matched == ("layer1.0.conv2", "layer2.0.conv2")
+    assert report.widths == {"layer1.0.conv2": (8, 16)}
+    assert report.added == ("layer1.0.fold_grown1", "layer1.1.fold_grown1")
+    assert report.warnings == ("layer2.0.conv2 has 16 channels already: nothing to do",)
+
+
 def test_a_stream_with_its_channels_last_is_refused():
     shapes = {"a": (3, 4), "c": (4, 4), "e": (4, 2)}
     nodes = [
@@ -290,6 +312,22 @@ def test_a_stream_with_its_channels_last_is_refused():
     said = "step 1: fold of a: the shortcut into s does not hold its channels right behind"
     with pytest.raises(SpecError, match=said):
         grown_graph(made.graph, random_arrays(made.header), fold("a", by=4))
+
+
+def test_all_volumes_are_found_on_one_coupling(monkeypatch):
+    state = on_meta(resnet50).state_dict()
+    counts = []
+    for volume in ("layer3.1.conv3", "layer*.conv3"):
+        couplings = []
+
+        def counted(*args, couplings=couplings):
+            couplings.append(args)
+            return couple(*args)
+
+        monkeypatch.setattr("ckgrow.drafts.draft.couple", counted)
+        planned(state, fold(volume, by=64))
+        counts.append(len(couplings))
+    assert counts[0] == counts[1]
 
 
 # Other streams: small graphs, in two runtimes
@@ -380,6 +418,13 @@ STREAMS = {
         x=(3,),
     ),
 }
+
+
+def test_nothing_is_put_on_a_shortcut_where_no_run_of_the_volume_grows():
+    """A factor is about each run that a grouped convolution reads: 2 * 1.2 rounds to 2."""
+    made = STREAMS["grouped convolutions"]
+    plan, _ = grown_graph(made.graph, random_arrays(made.header), fold("c", factor=1.2))
+    assert plan.graph == made.graph
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -28,6 +28,7 @@ import ckgrow
 from ckgrow.errors import SpecError
 from ckgrow.graph import Constant, Graph, Node
 from ckgrow.header import Header, TensorSpec
+from ckgrow.recipes import history
 
 EXACT = 1e-12  # of the output's scale, in float64
 SMALL = (3, 64, 64)
@@ -246,7 +247,8 @@ def test_growing_on():
 def test_the_plan_counts_the_taps():
     graph = graph_of(("N", 3, 9, 9), conv("c", "x", "w", pads=(1, 1, 1, 1)))
     plan, _ = grown_graph(graph, arrays(w=(4, 3, 3, 3)), {"kernel": "c", "to": 5})
-    assert plan.draft.recipes["w"].describe() == "kernel 3x3→5x5, zeros around"
+    said = "axis 2 3→5, new ones zero; axis 3 3→5, new ones zero"
+    assert history(plan.draft.recipes["w"]) == said
     (step,) = plan.steps
     assert (step.preserves, step.matched, step.summary) == ("exact", ("c",), "kernel of c to 5")
 

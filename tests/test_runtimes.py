@@ -7,6 +7,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from student_oracles import grown, images, on_meta, random_state
+from student_oracles import run as outputs_in
+from test_architecture_mlp import TORCH_ACTIVATIONS
+from torch import nn
 
 from ckgrow.building import Builder
 from ckgrow.errors import CheckpointError
@@ -390,3 +394,18 @@ def test_labels_say_the_precision():
     assert runtime("onnxruntime").label().startswith("ONNX Runtime 1.")
     assert runtime("onnxruntime").label().endswith("(float32, CPU)")
     assert runtime("torch_float64").label().endswith("(float64, CPU)")
+
+
+@pytest.mark.parametrize("activation", TORCH_ACTIVATIONS)
+def test_every_activation_of_the_adapters_runs_in_both_runtimes(activation):
+    """ONNX Runtime is strict about the types of attributes, which torch converts."""
+    module = on_meta(lambda: nn.Sequential(nn.Linear(4, 5), nn.Identity(), nn.Linear(5, 2)))
+    state = random_state(module)
+    plan = grown(state, {"widen": "0", "by": 2}, options={"activation": activation}).plan
+    tensors = {name: each.numpy() for name, each in state.items()}
+    x = images(3, 4).numpy()
+    single, double = (
+        outputs_in(name, plan.teacher.network.graph, tensors, x)[0]
+        for name in ("onnxruntime", "torch_float64")
+    )
+    np.testing.assert_allclose(single, double, rtol=1e-4, atol=1e-5)

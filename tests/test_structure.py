@@ -29,7 +29,7 @@ LONGEST = 300
 # ones. A folder is one room; a contract that others on the way up need is a room of its own.
 FLOORS = (
     {"axes", "errors", "maps", "random", "version"},
-    {"graph", "header", "names"},
+    {"graph", "header", "names", "naming"},
     {"architecture", "checkpoint", "ops", "shares", "spec"},
     {"building", "memory", "recipes", "registry", "shapes"},
     {"coupling", "execute", "files", "recognition", "verdict"},

@@ -32,7 +32,10 @@ OPS: Mapping[str, str] = {
     "mish": "Mish",
     "identity": "Identity",
 }
-WITH_ALPHA: Mapping[str, tuple[str, float]] = {"leaky_relu": ("LeakyRelu", 0.01), "elu": ("Elu", 1)}
+WITH_ALPHA: Mapping[str, tuple[str, float]] = {
+    "leaky_relu": ("LeakyRelu", 0.01),
+    "elu": ("Elu", 1.0),
+}
 NAMES = (*OPS, *WITH_ALPHA, "relu6", "silu")
 MAXOUT = "maxout"
 

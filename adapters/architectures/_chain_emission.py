@@ -11,6 +11,7 @@ from ckgrow.building import Builder
 from ckgrow.errors import SpecError
 from ckgrow.header import Header
 from ckgrow.names import nearest, shown
+from ckgrow.naming import in_grown
 
 from ._activation import Activation
 from ._chain import Chain, Step
@@ -164,4 +165,4 @@ def loose_norms(norms: Sequence[Norm]) -> list[str]:
 
 def grown(header: Header) -> bool:
     """Whether ckgrow has inserted layers under names of its own."""
-    return any("_grown" in name for name in header)
+    return any(map(in_grown, header))

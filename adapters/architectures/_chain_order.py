@@ -16,10 +16,10 @@ from itertools import pairwise
 
 from ckgrow.architecture import Source
 from ckgrow.names import natural_key
+from ckgrow.naming import ungrown
 
 from ._chain_modules import Layer
 
-GROWN = re.compile(r"_grown\d+")
 SEARCHED = 256  # above as many layers only the order of the names is tried
 
 
@@ -97,7 +97,7 @@ def _links(layers: Sequence[Layer]) -> list[_Link]:
     """Layers in natural order; ``fc1_grown1`` stands behind ``fc1``, wherever that goes."""
     runs: dict[str, list[Layer]] = {}
     for layer in layers:
-        runs.setdefault(GROWN.sub("", layer.name), []).append(layer)
+        runs.setdefault(ungrown(layer.name), []).append(layer)
     return [_Link(tuple(run)) for run in runs.values()]
 
 

@@ -7,18 +7,20 @@ so as for other layers. So they grow from none to as many as wanted like those o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from ckgrow.drafts.blocks import rows_of
 from ckgrow.drafts.concatenations import Junction, junction, model_of, reading, weight_shape
+from ckgrow.drafts.copying import Copying
 from ckgrow.drafts.draft import Draft, Origin
 from ckgrow.drafts.places import Place
-from ckgrow.drafts.renaming import free_name, is_inside, moved
+from ckgrow.drafts.renaming import is_inside, moved
 from ckgrow.graph import Node
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
+from ckgrow.naming import free_name
 from ckgrow.ops import rule
-from ckgrow.recipes import Filled, Recipe
+from ckgrow.recipes import Filled
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Appended:
 
     ``path`` is its module, ``layer`` its layer and ``nodes`` all of it; ``place`` is that of the
     layer it is modelled on. ``models`` has for each of its tensors the tensor it is modelled on,
-    ``dims`` the dimension that follows its channels, None where none does.
+    ``specs`` its dtype and its shape, 0 where it follows the branch's channels.
     """
 
     draft: Draft
@@ -35,8 +37,13 @@ class Appended:
     layer: Node
     nodes: tuple[Node, ...]
     place: Place
-    models: dict[str, str]
-    dims: dict[str, int | None]
+    models: Mapping[str, str]
+    specs: Mapping[str, TensorSpec]
+
+    def channel_dim(self, key: str) -> int | None:
+        """The dimension of a tensor that follows the branch's channels, None where none does."""
+        shape = self.specs[key].shape
+        return shape.index(0) if 0 in shape else None
 
 
 def appended(draft: Draft, name: str, where: str) -> Appended:
@@ -44,19 +51,20 @@ def appended(draft: Draft, name: str, where: str) -> Appended:
     found = junction(draft, name, where)
     place = model_of(draft, found, name, where)
     names, path = _names(draft, found, place)
-    making = _Copying(draft, place, names)
-    nodes = making.nodes(found.fork)
+    copying = _copied(draft, place, names, found.fork)
+    nodes = tuple(copying.nodes)
     graph = draft.graph
     concat = replace(found.concat, inputs=(*found.concat.inputs, nodes[-1].output))
     position = graph.nodes.index(found.concat)
     inserted = (*graph.nodes[:position], *nodes, concat, *graph.nodes[position + 1 :])
     layer = nodes[0]
+    empty = {key: Filled(spec, 0.0) for key, spec in copying.specs.items()}
     changed = draft.with_changes(
         graph=replace(graph, nodes=inserted).check(),
-        recipes={**draft.recipes, **making.recipes},
+        recipes={**draft.recipes, **empty},
         origins={**draft.origins, layer.name: Origin("", ChannelMap.identity(0))},
     )
-    return Appended(changed, path, layer, nodes, place, making.models, making.dims)
+    return Appended(changed, path, layer, nodes, place, copying.models, copying.specs)
 
 
 def _names(draft: Draft, found: Junction, place: Place) -> tuple[dict[str, str], str]:
@@ -66,9 +74,6 @@ def _names(draft: Draft, found: Junction, place: Place) -> tuple[dict[str, str],
     branch; what belongs to none is named beside itself.
     """
     graph = draft.graph
-    taken = [*draft.recipes]
-    for node in graph.nodes:
-        taken += (node.name, *node.outputs)
     branch = next(each for each in found.branches if place.layer in each)
     ours = {node.name for node in branch}
     home = parent = place.layer.name
@@ -76,7 +81,7 @@ def _names(draft: Draft, found: Junction, place: Place) -> tuple[dict[str, str],
         if any(is_inside(node.name, parent) and node.name not in ours for node in graph.nodes):
             break
         home = parent
-    path = free_name(home, taken)
+    path = free_name(home, draft.taken)
     names: dict[str, str] = {}
     for node in filter(None, (place.layer, place.batch_norm, *place.activation)):
         if is_inside(node.name, home):
@@ -84,73 +89,22 @@ def _names(draft: Draft, found: Junction, place: Place) -> tuple[dict[str, str],
         elif "/" in node.name:
             names[node.name] = f"{path}/{node.op.lower()}"
         else:
-            names[node.name] = free_name(node.name, taken)
+            names[node.name] = free_name(node.name, draft.taken)
     return names, path
 
 
-@dataclass
-class _Copying:
-    """Copies of the nodes of a place, with tensors for no channels."""
-
-    draft: Draft
-    place: Place
-    names: dict[str, str]
-    recipes: dict[str, Recipe] = field(default_factory=dict)
-    models: dict[str, str] = field(default_factory=dict)
-    dims: dict[str, int | None] = field(default_factory=dict)
-    values: dict[str, str] = field(default_factory=dict)
-
-    def nodes(self, fork: str) -> tuple[Node, ...]:
-        """The layer, its BatchNorm and its activation, from ``fork`` on."""
-        made = [self._layer(self.place.layer, fork)]
-        for model in (self.place.batch_norm, *self.place.activation):
-            if model is not None:
-                inputs = tuple(self._input(model, key) for key in model.inputs)
-                made.append(self._named(model, replace(model, inputs=inputs)))
-        self._spare_tensors()
-        return tuple(made)
-
-    def _layer(self, model: Node, fork: str) -> Node:
-        channels = self.draft.shapes[fork][rule(model.op).channel_dim]
-        assert isinstance(channels, int)
-        shape = weight_shape(self.draft, model, channels)
-        tensors = [self._tensor(model, model.inputs[1], shape, rows_of(model))]
-        if bias := model.input(2):
-            tensors.append(self._tensor(model, bias, (0,), 0))
-        return self._named(model, reading(model, fork, *tensors))
-
-    def _input(self, model: Node, key: str) -> str:
-        """What the copy of a follower reads: a value of the branch, or a tensor of its own."""
-        if key not in self.draft.recipes:
-            return self.values.get(key, key)
-        shape = self.draft.recipes[key].spec.shape
-        weight = self.draft.recipes[self.place.layer.inputs[1]].spec.shape
-        width = weight[rows_of(self.place.layer)]
-        dim = shape.index(width) if width in shape else None
-        if model.op != "BatchNormalization" and width == 1:
-            dim = None  # one slope for all channels
-        sizes = tuple(0 if number == dim else size for number, size in enumerate(shape))
-        return self._tensor(model, key, sizes, dim)
-
-    def _named(self, model: Node, made: Node) -> Node:
-        name = self.names[model.name]
-        self.values[model.output] = name
-        return replace(made, name=name, outputs=(name,))
-
-    def _tensor(self, model: Node, key: str, shape: tuple[int, ...], dim: int | None) -> str:
-        inside = is_inside(key, model.name)
-        last = key[len(model.name) :] if inside else "." + key.rpartition(".")[2]
-        name = self.names[model.name] + last
-        self.recipes[name] = Filled(TensorSpec(self.draft.recipes[key].spec.dtype, shape), 0.0)
-        self.models[name] = key
-        self.dims[name] = dim
-        return name
-
-    def _spare_tensors(self) -> None:
-        """Tensors that travel with a layer though no node reads them (counters of batches)."""
-        read = set(self.draft.graph.parameters())
-        for model in filter(None, (self.place.layer, self.place.batch_norm)):
-            for key, recipe in self.draft.recipes.items():
-                if key not in read and is_inside(key, model.name):
-                    name = self.names[model.name] + key[len(model.name) :]
-                    self.recipes[name] = Filled(recipe.spec, 0.0)
+def _copied(draft: Draft, place: Place, names: dict[str, str], fork: str) -> Copying:
+    """The layer of a place, its BatchNorm and its activation, from ``fork`` on."""
+    copying = Copying(draft, place)
+    layer = place.layer
+    channels = draft.shapes[fork][rule(layer.op).channel_dim]
+    assert isinstance(channels, int)
+    path = names[layer.name]
+    attributes = reading(layer, fork).attributes
+    copying.layer(path, fork, weight_shape(draft, layer, channels), attributes)
+    copying.spare(layer, path)
+    for model in filter(None, (place.batch_norm, *place.activation)):
+        copying.follower(model, names[model.name], 0)
+    if place.batch_norm is not None:
+        copying.spare(place.batch_norm, names[place.batch_norm.name])
+    return copying

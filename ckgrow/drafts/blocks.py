@@ -38,7 +38,7 @@ class Block:
 
 def rows_of(layer: Node) -> int:
     """The dimension of a layer's weight that makes its outputs; the other reads its inputs."""
-    return 0 if layer.op == "Conv" or layer.get("transB", 0) else 1
+    return rule(layer.op).rows(layer)
 
 
 @dataclass(frozen=True)
@@ -197,13 +197,10 @@ def _function(graph: Graph, node: Node) -> tuple[object, ...]:
 def _specs(draft: Draft, nodes: tuple[Node, ...], cut: Cut, stream: str) -> dict[str, TensorSpec]:
     """The block's tensors, those that no node reads included, sized for the stream."""
     width = draft.shapes[stream][1]
-    read = set(draft.graph.parameters())
     paths = [node.name for node in nodes if "/" not in node.name]
-    specs: dict[str, TensorSpec] = {}
-    for key, recipe in draft.recipes.items():
-        spare = key not in read and any(is_inside(key, path) for path in paths)
-        if spare or any(key in node.inputs for node in nodes):
-            specs[key] = recipe.spec
+    wanted = {key for key in draft.spare if any(is_inside(key, path) for path in paths)}
+    wanted.update(*(node.inputs for node in nodes))
+    specs = {key: recipe.spec for key, recipe in draft.recipes.items() if key in wanted}
     for node in nodes:
         if node.op == "Conv" and node.inputs[0] == cut.input and isinstance(width, int):
             spec = specs[node.inputs[1]]

@@ -16,34 +16,49 @@ tends to. In train mode torch normalises with the biased one of the batch, which
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
 
+from ckgrow.architecture import Assumption
 from ckgrow.drafts.draft import Draft
-from ckgrow.drafts.moments import Calibration, Norm
-from ckgrow.errors import FileError, SpecError
-from ckgrow.graph import Node
+from ckgrow.drafts.moments import Calibration, Norm, require_variance
+from ckgrow.errors import CheckpointError, FileError, SpecError
+from ckgrow.graph import Graph, Node
 from ckgrow.maps import ZERO
-from ckgrow.names import shown_path
+from ckgrow.names import shown, shown_path
+from ckgrow.ops.rule import elements
 from ckgrow.recipes import (
     Calibrated,
-    Paired,
     Placed,
     Recipe,
     Undoing,
 )
 from ckgrow.spec import DeepenStep, Step, WidenStep
+from ckgrow.verdict.samples import count_in_file
+
+FEW_VALUES = 32
+"""Values per channel below which a variance is hardly known: its error is a quarter of it."""
+
+_BLOCK = 1 << 20
 
 
-def calibrated(before: Draft, after: Draft, step: WidenStep | DeepenStep) -> Draft:
+def calibrated(
+    before: Draft,
+    after: Draft,
+    step: WidenStep | DeepenStep,
+    assumptions: Sequence[Assumption],
+) -> tuple[Draft, tuple[str, ...]]:
     """``after``, with measured statistics wherever ``step`` made new BatchNorm channels.
 
-    Nothing is read here. Raises SpecError where there are none, FileError where there is no file.
+    With it come warnings. Of the file no more is read than what it says of its arrays. Raises
+    SpecError where nothing is new, FileError where there is no file, CheckpointError where it does
+    not hold the network's inputs; ``assumptions`` tell where their size comes from.
     """
     if step.calibrate is None:
-        return after
+        return after, ()
     path = step.folder / step.calibrate
     if not path.is_file():
         raise FileError(
@@ -61,12 +76,17 @@ def calibrated(before: Draft, after: Draft, step: WidenStep | DeepenStep) -> Dra
             f"{step.where}: calibrate has nothing to measure: this step makes no new BatchNorm "
             "channels; leave it out"
         )
+    try:
+        count = count_in_file(path, after.graph, _advice(after.graph, assumptions))
+        warnings = _few_values(norms, after, count, path)
+    except (CheckpointError, FileError) as failure:
+        raise type(failure)(f"{step.where}: calibrate: {failure}") from failure
     calibration = Calibration(path, after.graph, after.recipes, tuple(norms))
     recipes = dict(after.recipes)
     for norm in norms:
         for key in norm.keys:
             recipes[key] = Calibrated(recipes[key], key, calibration, shown_path(path))
-    return after.with_changes(recipes=recipes)
+    return after.with_changes(recipes=recipes), warnings
 
 
 def hash_calibrations(steps: Iterable[Step]) -> dict[str, str]:
@@ -75,13 +95,59 @@ def hash_calibrations(steps: Iterable[Step]) -> dict[str, str]:
     for step in steps:
         if isinstance(step, WidenStep | DeepenStep) and step.calibrate is not None:
             path = step.folder / step.calibrate
+            digest = blake3()
             try:
-                found[step.calibrate] = blake3(path.read_bytes()).hexdigest()
+                with path.open("rb") as file:
+                    while block := file.read(_BLOCK):
+                        digest.update(block)
             except OSError as failure:
                 raise FileError(
                     f"{shown_path(path)} cannot be read: {failure.strerror or failure}"
                 ) from failure
+            found[step.calibrate] = str(digest.hexdigest())
     return found
+
+
+def require_unchanged(steps: Iterable[Step], hashes: Mapping[str, str]) -> None:
+    """FileError where a file is no longer the one of which :func:`hash_calibrations` spoke.
+
+    Asked when everything is measured: what was read in between is then what was hashed.
+    """
+    now = hash_calibrations(steps)
+    for name, digest in hashes.items():
+        if now[name] != digest:
+            raise FileError(
+                f"{shown_path(Path(name))} changed while it was read; run again when nothing "
+                "writes to it"
+            )
+
+
+def _advice(graph: Graph, assumptions: Sequence[Assumption]) -> str:
+    """What can be done about inputs of another size: an option called like the input states it."""
+    for each in assumptions:
+        if each.fact in graph.inputs and each.source == "spec":
+            return f", as teacher.options.{each.fact} states"
+        if each.fact in graph.inputs and each.source != "checkpoint":
+            return f", as is assumed; for inputs of another size state teacher.options.{each.fact}"
+    return ""
+
+
+def _few_values(norms: Iterable[Norm], draft: Draft, count: int, path: Path) -> tuple[str, ...]:
+    """Warnings of BatchNorms whose channels have few values in ``count`` samples."""
+    said = []
+    for norm in norms:
+        value = norm.node.inputs[0]
+        positions = draft.shapes[value][2:]
+        if not all(isinstance(size, int) for size in positions):
+            continue  # nobody knows before it is run
+        values = count * elements(positions)
+        require_variance(values, value, path)
+        if values < FEW_VALUES:
+            said.append(
+                f"{shown_path(path)} holds only {values} values per channel for {shown(value)}; "
+                f"statistics of a BatchNorm want {FEW_VALUES} at least"
+            )
+    return tuple(dict.fromkeys(said))
 
 
 def _norm(node: Node, draft: Draft, known: set[Recipe]) -> Norm | None:
@@ -108,8 +174,10 @@ def _new_entries(recipe: Recipe, known: set[Recipe]) -> np.ndarray:
     source = getattr(recipe, "source", None)
     if isinstance(recipe, Placed):
         (run,) = recipe.runs
-        old = _new_entries(recipe.source, known)
-        return np.where(run.sources >= 0, old[run.sources], run.fresh_units >= 0)
-    if isinstance(source, Recipe) and not isinstance(recipe, Paired):
+        new = run.fresh_units >= 0
+        copied = run.sources >= 0
+        new[copied] = _new_entries(recipe.source, known)[run.sources[copied]]
+        return new
+    if isinstance(source, Recipe):
         return _new_entries(source, known)
     return np.ones(recipe.spec.shape[0], bool)

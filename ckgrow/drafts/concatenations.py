@@ -38,7 +38,7 @@ def junction(draft: Draft, name: str, where: str) -> Junction:
             f"{where}: {name} flows into no concatenation, so no branch can be appended there; "
             "say 'at: sum' for a path beside it"
         )
-    operands = [needed(graph, value) for value in concat.inputs]
+    operands = [graph.ancestors(value) for value in concat.inputs]
     common = set.intersection(*operands)
     values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
     fork = next((value for value in reversed(values) if value in common), None)
@@ -47,7 +47,7 @@ def junction(draft: Draft, name: str, where: str) -> Junction:
             f"{where}: the branches of {concat.name} read no value in common, so a new one has "
             "nothing to read"
         )
-    before = needed(graph, fork)
+    before = graph.ancestors(fork)
     branches = tuple(
         tuple(node for node in graph.nodes if node.output in each - before) for each in operands
     )
@@ -74,23 +74,9 @@ def _block_end(graph: Graph, inside: list[Node]) -> Node | None:
 
 def _downstream(graph: Graph, inside: list[Node]) -> Node | None:
     """The first concatenation that is computed from any of these nodes."""
-    reached = {value for node in inside for value in node.outputs}
-    for node in graph.nodes:
-        if reached.intersection(node.inputs):
-            if node.op == "Concat":
-                return node
-            reached.update(node.outputs)
-    return None
-
-
-def needed(graph: Graph, value: str) -> set[str]:
-    """Whatever ``value`` is computed from, graph inputs and itself included."""
-    found = {value}
-    for node in reversed(graph.nodes):
-        if not found.isdisjoint(node.outputs):
-            found.update(node.inputs)
-    made = {value for node in graph.nodes for value in node.outputs}
-    return found & (made | set(graph.inputs))
+    later = graph.descendants(*(value for node in inside for value in node.outputs))
+    concats = (node for node in graph.nodes if node.op == "Concat")
+    return next((node for node in concats if not later.isdisjoint(node.inputs)), None)
 
 
 def model_of(draft: Draft, found: Junction, name: str, where: str) -> Place:
@@ -101,7 +87,7 @@ def model_of(draft: Draft, found: Junction, name: str, where: str) -> Place:
     for layer in _candidates(draft, [node for branch in inside for node in branch], name):
         if _fits(draft, found, layer):
             place = place_behind(draft, layer.name, where)
-            if all(rule(node.op).elementwise or node.op in _COPIED for node in place.activation):
+            if place.channelwise:
                 return place
     sizes = draft.shapes[found.concat.inputs[0]][2:], draft.shapes[found.fork][2:]
     made, read = (" x ".join(map(str, each)) for each in sizes)
@@ -116,9 +102,6 @@ def model_of(draft: Draft, found: Junction, name: str, where: str) -> Place:
         f"branches of {found.concat.name} read; name a branch with a layer that does so in one "
         "step"
     )
-
-
-_COPIED = ("PRelu", "Mul")
 
 
 def _is_layer(node: Node) -> bool:

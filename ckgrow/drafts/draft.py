@@ -40,7 +40,8 @@ class Draft:
     ``origins`` every layer with output channels; ``names`` what each of the teacher's keys is
     called now. ``interface`` has the map from the teacher's channels for every graph input and
     output that has others now. ``by_groups`` names grouped convolutions that :attr:`grouping` takes
-    by groups, ``open_ends`` graph inputs and outputs that it lets grow.
+    by groups, ``open_ends`` graph inputs and outputs that it lets grow. ``known`` are the shapes
+    of all values where an insertion carried them along; any other change forgets them.
     """
 
     graph: Graph
@@ -50,6 +51,7 @@ class Draft:
     interface: Mapping[str, ChannelMap] = field(default_factory=dict)
     by_groups: frozenset[str] = frozenset()
     open_ends: frozenset[str] = frozenset()
+    known: Shapes | None = field(default=None, repr=False, compare=False)
 
     @staticmethod
     def of_teacher(graph: Graph, header: Header) -> Draft:
@@ -81,11 +83,24 @@ class Draft:
     @cached_property
     def shapes(self) -> Shapes:
         """The shape of every value, parameter and constant."""
-        return infer_shapes(self.graph, self.header)
+        return infer_shapes(self.graph, self.header) if self.known is None else self.known
+
+    @cached_property
+    def taken(self) -> frozenset[str]:
+        """Every name that a new module may not have: of tensors, nodes, values and constants."""
+        graph = self.graph
+        names = (name for node in graph.nodes for name in (node.name, *node.outputs))
+        return frozenset((*self.recipes, *graph.inputs, *graph.constants, *names))
+
+    @cached_property
+    def spare(self) -> tuple[str, ...]:
+        """Tensors that travel with a layer though no node reads them (counters of batches)."""
+        read = set(self.graph.parameters())
+        return tuple(key for key in self.recipes if key not in read)
 
     def with_changes(self, **changes: Any) -> Draft:
         """The next draft; CkgrowError when its tensors no longer fit its graph."""
-        changed = replace(self, **changes)
+        changed = replace(self, **{"known": None, **changes})
         unmade = [name for name in changed.graph.parameters() if name not in changed.recipes]
         if unmade:
             raise CkgrowError(f"internal error: no recipe makes {', '.join(unmade)}")

@@ -11,8 +11,6 @@ from ckgrow.errors import SpecError
 from ckgrow.graph import Node
 from ckgrow.ops import rule
 
-PER_CHANNEL = ("BatchNormalization", "PRelu")
-
 
 @dataclass(frozen=True)
 class Ending:
@@ -86,7 +84,7 @@ def crossing(block: Block, last: Node, method: str, where: str) -> Crossing:
         if rule(node.op).makes_channels:
             makers[node.name] = node
             continue
-        if not (_keeps_channels_apart(node) or _combines(node, made)):
+        if not (rule(node.op).channelwise or _combines(node, made)):
             raise SpecError(
                 f"{where}: {method}: in the branch of {block.model} {node.name}, a {node.op}, "
                 f"stands before {last.name} and mixes channels, so equal ones need not stay "
@@ -106,10 +104,6 @@ def crossing(block: Block, last: Node, method: str, where: str) -> Crossing:
 
 def _makers(block: Block) -> Mapping[str, Node]:
     return {value: node for node in block.nodes for value in node.outputs}
-
-
-def _keeps_channels_apart(node: Node) -> bool:
-    return rule(node.op).elementwise or node.op in PER_CHANNEL
 
 
 def _combines(node: Node, made: Mapping[str, Node]) -> bool:

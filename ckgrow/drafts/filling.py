@@ -55,9 +55,14 @@ def fresh_tensor(
         if rule(node.op).makes_channels and role == 1:
             stream = draw.stream("fresh", key)
             return modelled_weight(spec, stream, model, model_key, fill, rows_of(node))
-        entry = rule(node.op).entries.get(role, 0.0)
-        return Filled(spec, Statistic("mean", model, model_key) if entry == "mean" else entry)
+        return fresh_entries(spec, node, role, model, model_key)
     return Filled(spec, 0.0)
+
+
+def fresh_entries(spec: TensorSpec, node: Node, role: int, model: Recipe, model_key: str) -> Recipe:
+    """What new entries of input ``role`` of a node start from, as the rule of its op says."""
+    entry = rule(node.op).entries[role]
+    return Filled(spec, Statistic("mean", model, model_key) if entry == "mean" else entry)
 
 
 def modelled_weight(

@@ -6,7 +6,6 @@ BatchNorms that undo themselves change nothing for others, and are all measured 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,6 @@ from ckgrow.recipes import (
 from ckgrow.registry import runtime
 from ckgrow.verdict.running import Side, batch_rows
 from ckgrow.verdict.samples import Samples, from_file
-
-FEW_VALUES = 32
-"""Values per channel below which a variance is hardly known: its error is a quarter of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,24 +144,22 @@ class _Moments:
 
     def result(self, value: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Mean and unbiased variance; CheckpointError where there are none."""
-        if self.count < 2:
-            raise CheckpointError(
-                f"{shown_path(path)} holds a single value per channel for {shown(value)}; a "
-                "variance needs more samples"
-            )
+        require_variance(self.count, value, path)
         variance = self.squares / (self.count - 1)
         if not np.isfinite(variance).all():
             raise CheckpointError(
                 f"{shown_path(path)}: {shown(value)} has no finite variance on these inputs"
             )
-        if self.count < FEW_VALUES:
-            warnings.warn(
-                f"{shown_path(path)} holds only {self.count} values per channel for "
-                f"{shown(value)}; statistics of a BatchNorm want {FEW_VALUES} at least",
-                RuntimeWarning,
-                stacklevel=2,
-            )
         return self.mean, variance
+
+
+def require_variance(count: int, value: str, path: Path) -> None:
+    """CheckpointError where ``value`` has too few values per channel to have a variance."""
+    if count < 2:
+        raise CheckpointError(
+            f"{shown_path(path)} holds a single value per channel for {shown(value)}; a variance "
+            "needs more samples"
+        )
 
 
 def _above(graph: Graph) -> dict[str, set[str]]:

@@ -19,14 +19,13 @@ import math
 from collections.abc import Mapping
 
 from ckgrow.drafts.blocks import Block, branch_end, cut_out, residual_sum, rows_of
+from ckgrow.drafts.copying import same_size
 from ckgrow.drafts.draft import Draft
-from ckgrow.drafts.endings import PER_CHANNEL
 from ckgrow.drafts.places import Place, place_behind
-from ckgrow.drafts.renaming import free_name
-from ckgrow.drafts.residual import BranchMaker, same_size
+from ckgrow.drafts.residual import BranchMaker
 from ckgrow.errors import SpecError
 from ckgrow.graph import Attribute, Node
-from ckgrow.ops import rule
+from ckgrow.naming import free_name
 
 Shape = tuple[int, ...]
 
@@ -50,7 +49,7 @@ def path_beside_layer(
     if model.op == "Conv":
         attributes = {**model.attributes, "kernel_shape": kernel}
     first = tuple(hidden if dim == rows_of(model) else size for dim, size in enumerate(shape))
-    path = _free(draft, layer)
+    path = free_name(layer, draft.taken)
     return _path(draft, place, path, model.inputs[0], model.output, first, attributes, made)
 
 
@@ -84,7 +83,7 @@ def path_around_block(
         )
     hidden = _hidden(width, _weight(draft, model)[0], multiple, block, where)
     attributes = same_size(model, kernel, 1) | {"strides": strides}
-    path = _free(draft, f"{block}.branch")
+    path = free_name(f"{block}.branch", draft.taken)
     first = (hidden, channels, *kernel)
     return _path(draft, place, path, cut.input, total.output, first, attributes, made)
 
@@ -100,21 +99,16 @@ def _path(
     made: int,
 ) -> Block:
     """The nodes from ``source`` to the sum, the first with a weight of the shape ``first``."""
-    model, making = place.layer, BranchMaker(draft, place, path, 1)
+    model, making = place.layer, BranchMaker.of(draft, place, path, 1)
     hidden, taps = first[rows_of(model)], (1,) * len(first[2:])
     value = making.weighted(source, first, attributes)
     if _by_single_channels(draft, place):
         value = making.activation(value, hidden)
     else:
-        name = making.module()
-        value = making.node(Node("Relu", name, (value,), (name,)))
+        value = making.rectifier(value)
     last = (made, hidden) if rows_of(model) == 0 else (hidden, made)
-    value = making.weighted(value, (*last, *taps), same_size(model, taps, 1))
-    name = f"{path}/add"
-    total = Node("Add", name, (added_to, value), (name,))
-    nodes = (*making.nodes, total)
-    models, specs = making.models, making.specs
-    return Block(path, model.name, source, name, nodes, models, specs, making.nodes[-1])
+    making.weighted(value, (*last, *taps), same_size(model, taps, 1))
+    return making.added_to(added_to, source, path)
 
 
 def _place(draft: Draft, layer: str, where: str) -> Place:
@@ -135,11 +129,9 @@ def _place(draft: Draft, layer: str, where: str) -> Place:
 
 
 def _by_single_channels(draft: Draft, place: Place) -> bool:
-    """Whether the activation is a function of single channels, which fits any number of them."""
-    if not place.activation or place.channels != _made(draft, place.layer):
-        return False
-    known = (rule(node.op).elementwise or node.op in PER_CHANNEL for node in place.activation)
-    return all(fits or node.op == "Mul" for fits, node in zip(known, place.activation, strict=True))
+    """Whether there is an activation, and one of single channels."""
+    as_wide = place.channels == _made(draft, place.layer)
+    return bool(place.activation) and as_wide and place.channelwise
 
 
 def _made(draft: Draft, layer: Node) -> int:
@@ -170,11 +162,6 @@ def _strides(nodes: tuple[Node, ...], end: str, start: str, spatial: int) -> Sha
         strides = tuple(before * here for before, here in zip(strides, own, strict=True))
         end = node.inputs[0]
     return strides
-
-
-def _free(draft: Draft, path: str) -> str:
-    made = (name for node in draft.graph.nodes for name in (node.name, *node.outputs))
-    return free_name(path, (*draft.recipes, *made))
 
 
 def _weight(draft: Draft, layer: Node) -> Shape:

@@ -42,6 +42,14 @@ class Place:
         return len(self.activation) == 1 and rule(self.activation[0].op).idempotent
 
     @property
+    def channelwise(self) -> bool:
+        """Whether the activation is a function of single channels, so that it fits any number."""
+        gate = len(self.activation) == 2  # x * f(x)
+        return all(
+            rule(node.op).channelwise or (gate and node.op == "Mul") for node in self.activation
+        )
+
+    @property
     def repeatable(self) -> bool:
         """Whether a layer with the same activation can be the identity on what stands here."""
         return self.idempotent or self.pieces > 1

@@ -7,14 +7,12 @@ Paths are compared component by component, never by substring.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckgrow.drafts.draft import Draft
 from ckgrow.graph import Constant, Node
-
-_GROWN = re.compile(r"_grown\d+$")
+from ckgrow.naming import free_name, is_grown, ungrown
 
 Rename = Callable[[str], str]
 
@@ -70,6 +68,8 @@ def renamed(draft: Draft, rename: Rename) -> Draft:
     be called as one of them gets another name.
     """
     graph = draft.graph
+    if all(rename(name) == name for name in draft.taken):
+        return draft
     interface = {*graph.inputs, *graph.outputs}
 
     def inner(name: str) -> str:
@@ -94,22 +94,13 @@ def renamed(draft: Draft, rename: Rename) -> Draft:
         recipes={rename(name): recipe for name, recipe in draft.recipes.items()},
         origins=origins,
         names={key: rename(name) for key, name in draft.names.items()},
+        known={inner(name): shape for name, shape in draft.shapes.items()},
     )
-
-
-def free_name(path: str, taken: Iterable[str]) -> str:
-    """``path_grown1``, or with the first number that nothing in ``taken`` uses."""
-    names = tuple(taken)
-    path = _GROWN.sub("", path)
-    number = 1
-    while any(is_inside(name, f"{path}_grown{number}") for name in names):
-        number += 1
-    return f"{path}_grown{number}"
 
 
 def is_grown_from(name: str, path: str) -> bool:
     """Whether ``name`` was inserted behind the layer at ``path``, or behind what was."""
-    return bool(_GROWN.search(name)) and _GROWN.sub("", name) == _GROWN.sub("", path)
+    return is_grown(name) and ungrown(name) == ungrown(path)
 
 
 def new_paths(
@@ -127,7 +118,7 @@ def new_paths(
     home = split_number(models[0])
     for other in others:
         if home is None:
-            paths[other] = free_name(f"{_GROWN.sub('', models[0])}_{other}", names)
+            paths[other] = free_name(f"{ungrown(models[0])}_{other}", names)
         else:
             containers.setdefault(home[0], []).append((-1, other))
     for model in models:
@@ -151,9 +142,3 @@ def functional_name(node: Node, paths: Mapping[str, str]) -> str:
         if is_inside(node.name, path):
             return moved(node.name, path, new_path)
     return f"{next(iter(paths.values()))}/{node.op.lower()}"
-
-
-def copied_key(key: str, model: str, paths: Mapping[str, str]) -> str:
-    """A tensor of the copy of the layer ``model`` for one of its own, with the same last part."""
-    last = key[len(model) :] if is_inside(key, model) else "." + key.rpartition(".")[2]
-    return paths[model] + last

@@ -14,27 +14,25 @@ finds that its channels are a group of their own. It stands right in front of th
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from ckgrow.drafts.draft import Draft, Origin
-from ckgrow.drafts.renaming import free_name
 from ckgrow.errors import SpecError
-from ckgrow.graph import Attribute, Graph, Node
+from ckgrow.graph import Attribute, Node
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ZERO, ChannelMap, fresh
+from ckgrow.naming import free_name, is_grown, ungrown
 from ckgrow.recipes import UnitKernel
 
-_FOLD = re.compile(r"(^|\.)fold_grown\d+$")
+_FOLD = "fold"
 
 
 def is_fold(layer: str) -> bool:
     """Whether a layer is one that :func:`freed` put on an identity shortcut."""
-    return _FOLD.search(layer) is not None
+    return is_grown(layer) and ungrown(layer).rpartition(".")[2] == _FOLD
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,39 @@ class Volume:
     on_stream: bool
 
 
-def volume_of(draft: Draft, layer: str) -> Volume:
-    """The volume that a layer makes."""
-    stream = _Stream(draft, layer)
-    start = draft.graph.node(layer).output
-    later = _reached({start}, draft.graph)
+def volumes_of(draft: Draft, layers: Iterable[str]) -> Mapping[str, Volume]:
+    """The volumes that layers make."""
+    makers = frozenset(  # all layers but depthwise ones
+        use.node
+        for use in draft.grouping.coupled.uses
+        if any(dim is not None and dim.role == "rows" for dim in use.dims)
+    )
+    return {layer: _volume(_Stream(draft, layer, makers)) for layer in layers}
+
+
+def freed(draft: Draft, volumes: Mapping[str, Volume], where: str) -> Draft:
+    """The draft with an identity layer on every identity shortcut of these volumes.
+
+    ``volumes`` are those that the layers of their keys make in ``draft``. A shortcut that leads
+    from one of them to another gets one layer. SpecError where no such layer can stand.
+    """
+    shortcuts: dict[Edge, str] = {}
+    for layer, volume in volumes.items():
+        for edge in volume.shortcuts:
+            if edge not in shortcuts and not _reads_channels_at_1(draft, layer, edge.value):
+                raise SpecError(
+                    f"{where}: fold of {layer}: the shortcut into {edge.total} does not hold its "
+                    "channels right behind the batch, where a layer on it would read them; widen "
+                    "the whole stream by another method"
+                )
+            shortcuts.setdefault(edge, layer)
+    return _with_identities(draft, shortcuts) if shortcuts else draft
+
+
+def _volume(stream: _Stream) -> Volume:
+    graph = stream.draft.graph
+    start = graph.node(stream.layer).output
+    later = graph.descendants(start)
     inside: set[str] = set()
     own_sums: dict[str, Node] = {}
     leaving: list[Edge] = []
@@ -73,7 +99,7 @@ def volume_of(draft: Draft, layer: str) -> Volume:
         if value in inside:
             continue
         inside.add(value)
-        for reader in stream.readers.get(value, []):
+        for reader in graph.consumers().get(value, []):
             if reader.name in stream.makers:
                 folded = folded or is_fold(reader.name)
             elif stream.is_sum(reader) and later.intersection(_others(reader, value)):
@@ -82,7 +108,7 @@ def volume_of(draft: Draft, layer: str) -> Volume:
                 waiting.extend(filter(stream.holds, reader.outputs))
                 if stream.is_sum(reader):
                     own_sums[reader.name] = reader
-    earlier = _read_for(start, draft.graph)
+    earlier = graph.ancestors(start) - {start}
     entering = [
         shortcut
         for total in own_sums.values()
@@ -94,46 +120,13 @@ def volume_of(draft: Draft, layer: str) -> Volume:
     return Volume(every, bool(own_sums or leaving or folded))
 
 
-def freed(draft: Draft, layer: str, where: str) -> Draft:
-    """The draft with an identity layer on every identity shortcut of the layer's volume.
-
-    SpecError where no such layer can stand.
-    """
-    dtype = draft.recipes[draft.graph.node(layer).inputs[1]].spec.dtype
-    for edge in volume_of(draft, layer).shortcuts:
-        if not _Stream(draft, layer).reads_channels_at_1(edge.value):
-            raise SpecError(
-                f"{where}: fold of {layer}: the shortcut into {edge.total} does not hold its "
-                "channels right behind the batch, where a layer on it would read them; widen the "
-                "whole stream by another method"
-            )
-        draft = _with_identity(draft, edge, dtype)
-    return draft
-
-
 @dataclass(frozen=True)
 class _Stream:
-    """A draft as a walk along the stream of one layer sees it."""
+    """The stream of one layer; ``makers`` are the layers that make channels of their own."""
 
     draft: Draft
     layer: str
-
-    @cached_property
-    def readers(self) -> Mapping[str, list[Node]]:
-        return self.draft.graph.consumers()
-
-    @cached_property
-    def producers(self) -> Mapping[str, Node]:
-        return self.draft.graph.producers()
-
-    @cached_property
-    def makers(self) -> frozenset[str]:
-        """Layers that make channels of their own: all but depthwise ones."""
-        return frozenset(
-            use.node
-            for use in self.draft.grouping.coupled.uses
-            if any(dim is not None and dim.role == "rows" for dim in use.dims)
-        )
+    makers: frozenset[str]
 
     def holds(self, value: str) -> bool:
         """Whether some of the layer's channels, or of those joined to them, are in a value."""
@@ -145,20 +138,12 @@ class _Stream:
         """Whether two computed values with channels are added."""
         return node.op in ("Add", "Sub") and all(map(self.holds, node.inputs))
 
-    def reads_channels_at_1(self, value: str) -> bool:
-        """Whether the layer's channels are dimension 1 of a value."""
-        grouping = self.draft.grouping
-        axes = grouping.coupled.values[value]
-        names = grouping.layers[self.layer].groups
-        at_1 = axes[1] if len(axes) > 1 else None
-        return any(grouping.group_of_atom[part.atom] in names for part in at_1 or ())
-
     def shortcuts_to(self, edge: Edge, value: str, earlier: set[str]) -> Iterator[Edge]:
         """The identity shortcuts among what ``value``, on its way to ``edge``, is made of."""
         if value in earlier:
             yield edge
             return
-        producer = self.producers.get(value)
+        producer = self.draft.graph.producers().get(value)
         if producer is None or producer.name in self.makers:
             return
         for inner in _edges(producer):
@@ -177,51 +162,47 @@ def _others(node: Node, value: str) -> list[str]:
     return [*node.inputs[:position], *node.inputs[position + 1 :]]
 
 
-def _reached(values: set[str], graph: Graph) -> set[str]:
-    """``values``, and whatever is computed from them."""
-    for node in graph.nodes:
-        if not values.isdisjoint(node.inputs):
-            values = values.union(node.outputs)
-    return values
+def _reads_channels_at_1(draft: Draft, layer: str, value: str) -> bool:
+    """Whether a layer's channels are dimension 1 of a value."""
+    grouping = draft.grouping
+    axes = grouping.coupled.values[value]
+    names = grouping.layers[layer].groups
+    at_1 = axes[1] if len(axes) > 1 else None
+    return any(grouping.group_of_atom[part.atom] in names for part in at_1 or ())
 
 
-def _read_for(value: str, graph: Graph) -> set[str]:
-    """Whatever ``value`` is computed from, without itself."""
-    needed = {value}
-    for node in reversed(graph.nodes):
-        if not needed.isdisjoint(node.outputs):
-            needed.update(node.inputs)
-    return needed - {value}
+def _with_identities(draft: Draft, shortcuts: Mapping[Edge, str]) -> Draft:
+    """The draft with a layer on each edge that passes its input on, named beside the sum.
 
-
-def _with_identity(draft: Draft, edge: Edge, dtype: str) -> Draft:
-    """The draft with a layer on ``edge`` that passes its input on, named beside the sum."""
-    graph = draft.graph
-    total = graph.node(edge.total)
-    path = total.name.rpartition("/")[0]
-    taken = (*draft.recipes, *(name for node in graph.nodes for name in (node.name, *node.outputs)))
-    name = free_name(f"{path}.fold" if path else "fold", taken)
-    shape = draft.shapes[edge.value]
-    width = shape[1]
-    assert isinstance(width, int)  # an axis of channels has a size
-    taps = (1,) * (len(shape) - 2)
-    inputs, attributes = (edge.value, f"{name}.weight"), _attributes(taps)
-    layer = Node("Conv" if taps else "Gemm", name, inputs, (name,), attributes)
-    terms = list(total.inputs)
-    terms[edge.position] = name
-    position = graph.nodes.index(total)
-    nodes = (
-        *graph.nodes[:position],
-        layer,
-        replace(total, inputs=tuple(terms)),
-        *graph.nodes[position + 1 :],
-    )
-    spec = TensorSpec(dtype, (width, width, *taps))
-    return draft.with_changes(
-        graph=replace(graph, nodes=nodes).check(),
-        recipes={**draft.recipes, f"{name}.weight": UnitKernel(spec)},
-        origins={**draft.origins, name: _origin(draft, edge.value)},
-    )
+    Its weight is of the dtype that the layer the edge leads to has.
+    """
+    taken = set(draft.taken)
+    recipes, origins = dict(draft.recipes), dict(draft.origins)
+    terms: dict[str, dict[int, Node]] = {}
+    for edge, model in shortcuts.items():
+        path = edge.total.rpartition("/")[0]
+        name = free_name(f"{path}.{_FOLD}" if path else _FOLD, taken)
+        taken.add(name)
+        shape = draft.shapes[edge.value]
+        width = shape[1]
+        assert isinstance(width, int)  # an axis of channels has a size
+        taps = (1,) * (len(shape) - 2)
+        inputs, op = (edge.value, f"{name}.weight"), "Conv" if taps else "Gemm"
+        layer = Node(op, name, inputs, (name,), _attributes(taps))
+        terms.setdefault(edge.total, {})[edge.position] = layer
+        dtype = draft.recipes[draft.graph.node(model).inputs[1]].spec.dtype
+        recipes[f"{name}.weight"] = UnitKernel(TensorSpec(dtype, (width, width, *taps)))
+        origins[name] = _origin(draft, edge.value)
+    nodes: list[Node] = []
+    for node in draft.graph.nodes:
+        layers = terms.get(node.name, {})
+        read = (
+            layers[position].output if position in layers else value
+            for position, value in enumerate(node.inputs)
+        )
+        nodes += [*layers.values(), replace(node, inputs=tuple(read)) if layers else node]
+    graph = replace(draft.graph, nodes=tuple(nodes)).check()
+    return draft.with_changes(graph=graph, recipes=recipes, origins=origins)
 
 
 def _attributes(taps: tuple[int, ...]) -> dict[str, Attribute]:

@@ -2,9 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from ckgrow.drafts.draft import Draft, Origin
 from ckgrow.graph import Graph, Node
+from ckgrow.ops import Site, rule
+from ckgrow.recipes import Recipe
+from ckgrow.shapes import Shapes
+
+
+def inserted(
+    draft: Draft,
+    value: str,
+    nodes: tuple[Node, ...],
+    recipes: Mapping[str, Recipe],
+    origins: Mapping[str, Origin],
+) -> Draft:
+    """The draft with ``nodes`` between a value and its readers, and what is new in them."""
+    return draft.with_changes(
+        graph=spliced(draft.graph, value, nodes),
+        recipes={**draft.recipes, **recipes},
+        origins={**draft.origins, **origins},
+        known=_carried(draft, value, nodes, recipes),
+    )
+
+
+def _carried(
+    draft: Draft, value: str, nodes: tuple[Node, ...], recipes: Mapping[str, Recipe]
+) -> Shapes | None:
+    """The shapes after an insertion, None where they are to be inferred anew.
+
+    What is inserted has the shape of what it reads, so that no other shape changes. Inferring all
+    of them behind each of many insertions would take longer than everything else.
+    """
+    if value in draft.graph.outputs:  # names are exchanged there
+        return None
+    shapes = {**draft.shapes, **{key: recipe.spec.shape for key, recipe in recipes.items()}}
+    for node in nodes:
+        made = rule(node.op).shapes(Site.of(node, shapes, draft.graph.constants))
+        shapes.update(zip(node.outputs, made, strict=True))
+    return shapes if shapes[nodes[-1].output] == shapes[value] else None
 
 
 def spliced(graph: Graph, value: str, nodes: tuple[Node, ...]) -> Graph:
@@ -28,8 +66,12 @@ def _behind(nodes: tuple[Node, ...], value: str, new: tuple[Node, ...]) -> tuple
 
 
 def _reading(node: Node, value: str, other: str) -> Node:
+    if value not in node.inputs:
+        return node
     return replace(node, inputs=tuple(other if name == value else name for name in node.inputs))
 
 
 def _making(node: Node, value: str, other: str) -> Node:
+    if value not in node.outputs:
+        return node
     return replace(node, outputs=tuple(other if name == value else name for name in node.outputs))

@@ -44,7 +44,8 @@ def load_into(
     optimizer that has taken a step must be built anew. Hooks and training mode stay as they are.
 
     With ``check``, the module's output on a small random batch, in eval mode, must be that of the
-    student's graph in float64.
+    student's graph in float64. Without it a forward with widths in its code is not found out:
+    the module has the student's tensors and may fail, or compute something else, when it runs.
 
     Raises CheckpointError (or another CkgrowError) when the student does not fit, or when the
     forward does not follow its tensors; the module is then as it was.
@@ -69,7 +70,6 @@ def _fit(module: nn.Module, student: Loaded, check: bool) -> None:
     from ckgrow.fitting.agreement import check_forward
     from ckgrow.fitting.grown import insert_grown_layers
     from ckgrow.fitting.numbered import renumber
-    from ckgrow.fitting.parallel import insert_grown_paths
     from ckgrow.fitting.residual import insert_grown_blocks
     from ckgrow.fitting.shortcuts import insert_on_shortcuts
     from ckgrow.fitting.tensors import set_tensors
@@ -79,7 +79,6 @@ def _fit(module: nn.Module, student: Loaded, check: bool) -> None:
     own = set(inner.modules())
     renumber(inner, student)
     insert_on_shortcuts(inner, student)
-    insert_grown_paths(inner, student)
     insert_grown_layers(inner, student)
     insert_grown_blocks(inner, student)
     for each in set(inner.modules()) - own:

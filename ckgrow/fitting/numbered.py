@@ -16,11 +16,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from ckgrow.errors import CheckpointError
 from ckgrow.fitting.making import LayerMaker, is_activation, make_activation, strides_of
-from ckgrow.fitting.paths import Paths, is_grown, joined
+from ckgrow.fitting.paths import Paths, joined
 from ckgrow.fitting.residual import is_block, make_block
 from ckgrow.graph import Node
 from ckgrow.loading import Loaded
 from ckgrow.names import shown
+from ckgrow.naming import is_grown
 
 Fits = Callable[[nn.Module, int], bool]
 

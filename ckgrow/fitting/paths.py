@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ckgrow.graph import Node
 from ckgrow.loading import Loaded
+from ckgrow.naming import is_grown
 
-_GROWN = re.compile(r"_grown\d+$")
+if TYPE_CHECKING:
+    from torch import nn
 
-
-def is_grown(name: str) -> bool:
-    """Whether a module's own name is one that ckgrow gives beside the layer it follows."""
-    return _GROWN.search(name) is not None
+SUM = "/add"
+"""Behind the path of a grown block or path: the node of its sum."""
 
 
 def joined(path: str, name: str) -> str:
     """The path of a child; the root's path is ""."""
     return f"{path}.{name}" if path else name
+
+
+def submodule(module: nn.Module, path: str) -> nn.Module | None:
+    """The module at ``path``, None where there is none."""
+    if "/" in path:  # a node inside a module, which may have the same start
+        return None
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
 
 
 @dataclass(frozen=True)

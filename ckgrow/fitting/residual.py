@@ -16,12 +16,12 @@ from torch import nn
 
 from ckgrow.errors import CheckpointError
 from ckgrow.fitting.making import LayerMaker, make_activation
-from ckgrow.fitting.paths import Paths, is_grown, joined
+from ckgrow.fitting.paths import SUM, Paths, joined, submodule
 from ckgrow.graph import Node
 from ckgrow.loading import Loaded
 from ckgrow.names import first_few, shown
+from ckgrow.naming import is_grown
 
-SUM = "/add"
 BRANCH = "branch"
 
 
@@ -84,12 +84,12 @@ def insert_grown_blocks(module: nn.Module, student: Loaded) -> None:
     chain: list[nn.Module] = []
     for name in [each for each in paths.nodes if each.endswith(SUM)]:  # in the graph's order
         path = name.removesuffix(SUM)
-        if not (is_grown(path) and is_block(paths, path)) or _child(module, path) is not None:
+        if not (is_grown(path) and is_block(paths, path)) or submodule(module, path) is not None:
             continue
         owner_path, _, own = path.rpartition(".")
-        owner, readers = _child(module, owner_path), _readers(paths, path)
+        owner, readers = submodule(module, owner_path), _readers(paths, path)
         following = {_block_of(paths, each) for each in readers}
-        reader = _child(module, readers[0].name) if len(readers) == 1 else None
+        reader = submodule(module, readers[0].name) if len(readers) == 1 else None
         goes_on = len(following) == 1 and following != {""}
         if owner is None or isinstance(owner, nn.Sequential | nn.ModuleList):
             raise CheckpointError(_refusal(path, "stands in a container that runs its children"))
@@ -118,15 +118,6 @@ def _block_of(paths: Paths, node: Node) -> str:
     ends = (number for number, part in enumerate(parts, start=1) if is_grown(part))
     path = ".".join(parts[: next(ends, 0)])
     return path if path and is_block(paths, path) else ""
-
-
-def _child(module: nn.Module, path: str) -> nn.Module | None:
-    if "/" in path:
-        return None
-    try:
-        return module.get_submodule(path)
-    except AttributeError:
-        return None
 
 
 def _refusal(path: str, why: str) -> str:

@@ -88,5 +88,5 @@ class Growing:
         return self.node.inputs.index(self.tensor)
 
     def stream(self, purpose: str) -> Stream:
-        """Random numbers for one purpose, this tensor's own."""
-        return self.draw.stream(purpose, self.tensor)
+        """Random numbers for one purpose, this dimension's own: both may grow in one step."""
+        return self.draw.stream(purpose, self.dim, self.tensor)

@@ -6,12 +6,11 @@ same values, since they are drawn once for each fresh unit.
 
 from __future__ import annotations
 
-from ckgrow.drafts.filling import deviation, fresh_weight
+from ckgrow.drafts.filling import deviation, fresh_entries, fresh_weight
 from ckgrow.growth.axis import Growing, GrownAxis
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
-from ckgrow.ops import rule
-from ckgrow.recipes import Drawn, Filled, Placed, Recipe, Statistic
+from ckgrow.recipes import Drawn, Placed, Recipe
 
 
 def fresh_rows(source: Recipe, axis: GrownAxis, at: Growing) -> Recipe | None:
@@ -37,17 +36,15 @@ def fresh_columns(
 
 def with_fresh_entries(source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
     """A tensor with one entry per channel: copies follow, new entries as the op's rule says."""
-    entries = rule(at.node.op).entries
     grown = axis.map
     if grown.fresh_count and at.step.fill == "copy" and not grown.has_zeros:
         return Placed(source, at.dim, (grown,), modelled(source, axis, at.dim))
     if not grown.fresh_count and not grown.has_zeros:
         return Placed(source, at.dim, (grown,))
     everything_new = grown.with_zeros_as_fresh()
-    value = entries.get(at.position, "mean")
     spec = resized(source.spec, at.dim, everything_new.fresh_count)
-    start = Statistic("mean", source, at.tensor) if value == "mean" else value
-    return Placed(source, at.dim, (everything_new,), Filled(spec, start))
+    new = fresh_entries(spec, at.node, at.position, source, at.tensor)
+    return Placed(source, at.dim, (everything_new,), new)
 
 
 def modelled(source: Recipe, axis: GrownAxis, dim: int) -> Recipe:

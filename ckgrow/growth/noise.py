@@ -13,6 +13,7 @@ import numpy as np
 
 from ckgrow.errors import SpecError
 from ckgrow.growth.axis import Growing
+from ckgrow.growth.prognosis import NEGLIGIBLE
 from ckgrow.maps import ChannelMap
 from ckgrow.recipes import Disturbance, Noised, Recipe, Statistic, share_size
 from ckgrow.spec import DEFAULT_SCALE, Noise
@@ -25,8 +26,12 @@ def noise_of(
     step: WidenStep,
     default: Noise | None = None,
     kinds: tuple[str, ...] = ("zero-sum", "gaussian"),
+    *,
+    both_sides: bool = False,
 ) -> Noise | None:
     """The step's noise, or the method's own where it states none; ``kinds`` begin with the usual.
+
+    ``both_sides``: the method can put noise on rows and columns alike (``both``).
 
     Raises SpecError for noise that the method does not know.
     """
@@ -42,7 +47,7 @@ def noise_of(
         raise SpecError(
             f"{step.where}: noise.match is for gaussian noise; zero-sum noise has the mean 0"
         )
-    if noise.both and step.method != "envelope":
+    if noise.both and not both_sides:
         raise SpecError(f"{step.where}: noise.both is for envelope, not for {step.method}")
     return noise.model_copy(update={"kind": kind})
 
@@ -52,6 +57,11 @@ def noise_scale(noise: Noise, weight_size: float = 1.0) -> float:
     if noise.snr_db is not None:
         return weight_size * 10.0 ** (-noise.snr_db / 20.0)
     return DEFAULT_SCALE if noise.scale is None else noise.scale
+
+
+def lasts(noise: Noise | None) -> bool:
+    """Whether there is noise that is not lost when weights are rounded."""
+    return noise is not None and noise_scale(noise) >= NEGLIGIBLE
 
 
 def zero_sum_noise(
@@ -65,16 +75,10 @@ def zero_sum_noise(
 
 
 def disturbed_rows(
-    made: Recipe,
-    source: Recipe,
-    at: Growing,
-    chosen: np.ndarray,
-    noise: Noise,
-    *,
-    preserves: bool = False,
+    made: Recipe, source: Recipe, at: Growing, chosen: np.ndarray, noise: Noise
 ) -> Recipe:
-    """Gaussian noise on the entries ``chosen`` along the dimension that grows."""
+    """``made`` with gaussian noise on the entries ``chosen`` along the dimension that grows."""
     deviation = Statistic("deviation", source, at.tensor)
     mean = Statistic("mean", source, at.tensor) if noise.match == "mean-and-std" else None
     stream = at.stream("gaussian")
-    return Noised(made, at.dim, chosen, stream, deviation, noise_scale(noise), mean, preserves)
+    return Noised(made, at.dim, chosen, stream, deviation, noise_scale(noise), mean)

@@ -56,6 +56,13 @@ def _named(candidates: Iterable[Kind], name: str, where: str) -> Kind:
     if name in known:
         return known[name]
     verb = list(known.values())[-1].verb
+    elsewhere = [method.verb for method in methods() if method.name == name]
+    if elsewhere:
+        hint = "; name a layer, or say 'layers'" if elsewhere[0] == LayerMethod.verb else ""
+        raise SpecError(
+            f"{where}: {name} is a way to {elsewhere[0]}, not to {verb}{hint}; "
+            f"to {verb} there are {', '.join(known)}"
+        )
     raise SpecError(
         f"{where}: no method {quoted(name)} to {verb} by, only {', '.join(known)}"
         f"{guess(name, known)}"

@@ -14,8 +14,15 @@ row read one copy of each unit, drawn for each.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from ckgrow.graph import Graph
+from ckgrow.groups import Group, Grouping
 from ckgrow.growth.axis import Growing
 from ckgrow.methods.symmetric import Symmetric
+
+if TYPE_CHECKING:
+    from ckgrow.spec import WidenStep
 
 
 class Diagonal(Symmetric):
@@ -23,6 +30,14 @@ class Diagonal(Symmetric):
 
     name = "diagonal"
     options = frozenset({"noise", "fallback"})
+
+    def warnings(
+        self, step: WidenStep, graph: Graph, grouping: Grouping, group: Group
+    ) -> list[str]:
+        """Copies that nothing tells apart: neither noise nor readers that choose among them."""
+        if step.fallback == "random":
+            return []
+        return super().warnings(step, graph, grouping, group)
 
     def split(self, at: Growing) -> str:
         """Along the diagonal, where there is one."""

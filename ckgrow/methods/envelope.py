@@ -22,7 +22,7 @@ from ckgrow.growth.noise import disturbed_rows, noise_of
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import Preserves, WidenMethod
 from ckgrow.random import Stream
-from ckgrow.recipes import Placed, Recipe
+from ckgrow.recipes import Loud, Placed, Recipe
 from ckgrow.spec import Noise
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Envelope(WidenMethod):
         new = axis.map.fresh_units >= 0
         if noise is None or not new.any():
             return surrounded
-        return disturbed_rows(surrounded, source, at, new, noise, preserves=True)
+        return disturbed_rows(surrounded, source, at, new, noise)
 
     def columns(self, source: Recipe, runs: tuple[GrownAxis, ...], at: Growing) -> Recipe:
         """[0, W_teacher, 0], or noise instead of the zeros."""
@@ -72,11 +72,11 @@ class Envelope(WidenMethod):
         new = runs[0].map.fresh_units >= 0  # alike in all runs, which grow equally
         if noise is None or not noise.both or not new.any():
             return surrounded
-        return disturbed_rows(surrounded, source, at, new, noise)
+        return Loud(disturbed_rows(surrounded, source, at, new, noise), surrounded)
 
 
 def _noise(step: WidenStep) -> Noise | None:
-    return noise_of(step, Noise(), ("gaussian",))
+    return noise_of(step, Noise(), ("gaussian",), both_sides=True)
 
 
 METHODS = (Envelope(),)

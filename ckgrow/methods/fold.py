@@ -22,14 +22,12 @@ A). A down-sampling shortcut with a convolution of its own reads the volume like
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckgrow.drafts.shortcuts import freed, is_fold, volume_of
+from ckgrow.drafts.shortcuts import freed, is_fold, volumes_of
 from ckgrow.growth.axis import Growing, GrownAxis
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import Prepared
@@ -50,13 +48,9 @@ class Fold(R2Wider):
 
     def prepare(self, draft: Draft, layers: Iterable[str], step: WidenStep) -> Prepared:
         """A layer on every identity shortcut of the volumes that grow."""
-        barred: dict[str, str] = {}
-        for layer in layers:
-            if not volume_of(draft, layer).on_stream:
-                barred[layer] = OFF_STREAM
-            elif not _stays(draft.grouping.layers[layer].width, step):
-                draft = freed(draft, layer, step.where)
-        return Prepared(draft, barred)
+        volumes = volumes_of(draft, layers)
+        barred = {layer: OFF_STREAM for layer, each in volumes.items() if not each.on_stream}
+        return Prepared(freed(draft, volumes, step.where), barred)
 
     def rows(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
         """[U_teacher; U; U]; [S; 0; 0] on the shortcut that enters the volume's sum."""
@@ -71,13 +65,6 @@ class Fold(R2Wider):
         (axis,) = runs
         added = Placed(source, at.dim, (ChannelMap(axis.map.width, _folded_onto(axis)),))
         return Placed(source, at.dim, (axis.map,), added, alternating=True)
-
-
-def _stays(width: int, step: WidenStep) -> bool:
-    """Whether a layer keeps its width, so that nothing is to be put on its shortcuts."""
-    if step.factor is not None:
-        return math.floor(width * Fraction(repr(step.factor)) + Fraction(1, 2)) == width
-    return step.to == width
 
 
 def _folded_onto(axis: GrownAxis) -> np.ndarray:

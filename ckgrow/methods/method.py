@@ -39,6 +39,11 @@ Preserves = Literal["exact", "rounded", "eval", "approximate", "no"]
 STRENGTH: tuple[Preserves, ...] = ("exact", "rounded", "eval", "approximate", "no")
 
 
+def weakest(promises: Iterable[Preserves]) -> Preserves:
+    """What is kept where each of ``promises`` is; everything where there is none."""
+    return max(promises, key=STRENGTH.index, default="exact")
+
+
 class Method(ABC):
     """What all methods have.
 
@@ -78,7 +83,10 @@ class WidenMethod(Method):
         return ()
 
     def prepare(self, draft: Draft, layers: Iterable[str], step: WidenStep) -> Prepared:
-        """The draft before ``layers`` are widened; a method may change the graph first."""
+        """The draft before ``layers`` are widened; a method may change the graph first.
+
+        Asked again, on the same draft, without the layers that turn out to keep their width.
+        """
         return Prepared(draft)
 
     def warnings(

@@ -24,16 +24,14 @@ it they are 0 and near 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from ckgrow.drafts.blocks import rows_of
+from ckgrow.drafts.copying import Copying, same_size
 from ckgrow.drafts.draft import Draft
 from ckgrow.drafts.places import Place
-from ckgrow.drafts.renaming import copied_key
 from ckgrow.errors import SpecError
-from ckgrow.graph import Node
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import Insertion, LayerMethod, Preserves
@@ -69,56 +67,59 @@ class Net2Deeper(LayerMethod):
                 "not idempotent, so applying it twice changes the function; "
                 "use netmorph with a p-activation, or r2deeper"
             )
-        recipes = self._layer_tensors(place, names, draft, step)
-        layer = _layer(place, names, recipes)
-        nodes = [layer]
+        kernel = _kernel(place, draft, step)
+        model, outputs = place.layer, place.channels * place.pieces
+        shape = [place.channels // model.get("group", 1)] * 2 + list(kernel)
+        shape[rows_of(model)] = outputs
+        copying = Copying(draft, place)
+        attributes = same_size(model, kernel, model.get("group", 1))
+        layer = copying.layer(names[model.name], place.value, tuple(shape), attributes)
+        for follower in filter(None, (place.batch_norm, *place.activation)):
+            copying.follower(follower, names[follower.name], outputs)
+        weight, *bias = copying.nodes[0].inputs[1:]
+        recipes = {weight: _identity(copying.specs[weight], place)}
+        recipes |= {key: Filled(copying.specs[key], 0.0) for key in bias}
         preserves: Preserves = "exact"
         defect = 0.0
         warnings: tuple[str, ...] = ()
         if place.batch_norm is not None:
-            model = place.batch_norm
-            outputs = place.channels * place.pieces
-            spec = TensorSpec(draft.recipes[model.inputs[1]].spec.dtype, (outputs,))
-            epsilon = model.get("epsilon", EPSILON)
-            keys = [copied_key(key, model.name, names) for key in model.inputs[1:5]]
+            keys = copying.nodes[1].inputs[1:5]
+            spec, epsilon = copying.specs[keys[0]], place.batch_norm.get("epsilon", EPSILON)
             recipes |= {
                 key: Undoing(spec, role, epsilon) for key, role in zip(keys, ROLES, strict=True)
             }
-            nodes.append(_copied(model, names, (nodes[-1].output, *keys)))
             preserves, defect = _promise(spec.dtype, epsilon, step)
-            warnings += (_about_training(layer.name, step),)
-        for model in place.activation:
-            nodes.append(_copied(model, names, (nodes[-1].output, *model.inputs[1:])))
+            warnings += (_about_training(layer, step),)
         if place.pieces > 1:
-            warnings += (_about_pieces(layer.name),)
-        return Insertion(tuple(nodes), recipes, preserves, defect, warnings)
+            warnings += (_about_pieces(layer),)
+        return Insertion(tuple(copying.nodes), recipes, preserves, defect, warnings)
 
-    def _layer_tensors(
-        self, place: Place, names: Mapping[str, str], draft: Draft, step: DeepenStep
-    ) -> dict[str, Recipe]:
-        model = place.layer
-        weight = draft.recipes[model.inputs[1]].spec
-        if not weight.is_float:
-            raise SpecError(
-                f"{step.where}: {model.name} is {weight.dtype}; no layer fits behind it"
-            )
-        kernel = weight.shape[2:]
-        if any(size % 2 == 0 for size in kernel):
-            raise SpecError(
-                f"{step.where}: net2deeper behind {model.name}: a kernel of {list(kernel)} has no "
-                "centre; the identity needs odd sizes"
-            )
-        columns = place.channels // model.get("group", 1)
-        unit: Recipe = UnitKernel(TensorSpec(weight.dtype, (place.channels, columns, *kernel)))
-        outputs = place.channels * place.pieces
-        if place.pieces > 1:
-            replicated = ChannelMap(place.channels, np.arange(outputs) // place.pieces)
-            unit = Placed(unit, rows_of(model), (replicated,))
-        recipes = {copied_key(model.inputs[1], model.name, names): unit}
-        if model.input(2):
-            spec = TensorSpec(draft.recipes[model.inputs[2]].spec.dtype, (outputs,))
-            recipes[copied_key(model.inputs[2], model.name, names)] = Filled(spec, 0.0)
-        return recipes
+
+def _kernel(place: Place, draft: Draft, step: DeepenStep) -> tuple[int, ...]:
+    """The sizes of the place's kernel; SpecError where it can be no identity."""
+    model = place.layer
+    weight = draft.recipes[model.inputs[1]].spec
+    if not weight.is_float:
+        raise SpecError(f"{step.where}: {model.name} is {weight.dtype}; no layer fits behind it")
+    kernel = weight.shape[2:]
+    if any(size % 2 == 0 for size in kernel):
+        raise SpecError(
+            f"{step.where}: net2deeper behind {model.name}: a kernel of {list(kernel)} has no "
+            "centre; the identity needs odd sizes"
+        )
+    return kernel
+
+
+def _identity(spec: TensorSpec, place: Place) -> Recipe:
+    """The identity, with each of its rows once for every piece of a maxout."""
+    if place.pieces == 1:
+        return UnitKernel(spec)
+    rows = rows_of(place.layer)
+    shape = list(spec.shape)
+    shape[rows] = place.channels
+    pieces = np.arange(place.channels * place.pieces) // place.pieces
+    unit = UnitKernel(TensorSpec(spec.dtype, tuple(shape)))
+    return Placed(unit, rows, (ChannelMap(place.channels, pieces),))
 
 
 def _promise(dtype: str, epsilon: float, step: DeepenStep) -> tuple[Preserves, float]:
@@ -146,30 +147,6 @@ def _about_pieces(layer: str) -> str:
         "gradient to one of them (torch.max) lets them part, one that shares it (torch.amax) "
         "keeps them locked together"
     )
-
-
-def _layer(place: Place, names: Mapping[str, str], recipes: Mapping[str, Recipe]) -> Node:
-    """The model's node from the place's channels to themselves, stride 1, same size."""
-    model = place.layer
-    keys = tuple(recipes)
-    made = _copied(model, names, (place.value, *keys))
-    if model.op != "Conv":
-        # both layouts of a square identity are the same matrix
-        return replace(
-            made, attributes={k: v for k, v in model.attributes.items() if k == "transB"}
-        )
-    kernel = next(iter(recipes.values())).spec.shape[2:]
-    sides = tuple(size // 2 for size in kernel)
-    ones = (1,) * len(kernel)
-    changed = {"strides": ones, "dilations": ones, "pads": (*sides, *sides)}
-    if "kernel_shape" in model.attributes:
-        changed["kernel_shape"] = tuple(kernel)
-    return made.with_attributes(**changed)
-
-
-def _copied(model: Node, names: Mapping[str, str], inputs: tuple[str, ...]) -> Node:
-    name = names[model.name]
-    return replace(model, name=name, inputs=inputs, outputs=(name,))
 
 
 METHODS = (Net2Deeper(),)

@@ -27,12 +27,13 @@ from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
 from ckgrow.groups import Group, Grouping
 from ckgrow.growth.axis import Growing, GrownAxis
-from ckgrow.growth.noise import disturbed_rows, noise_of, zero_sum_noise
+from ckgrow.growth.noise import disturbed_rows, lasts, noise_of, zero_sum_noise
+from ckgrow.growth.prognosis import parted_by_dropout
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import Preserves, WidenMethod
 from ckgrow.ops import rule
 from ckgrow.random import Draw, Stream, even_choice
-from ckgrow.recipes import Divided, Recipe, Scaled
+from ckgrow.recipes import Divided, Loud, Recipe, Scaled
 
 if TYPE_CHECKING:
     from ckgrow.spec import WidenStep
@@ -63,13 +64,13 @@ class Net2Wider(WidenMethod):
         """Copies that nothing tells apart; SpecError for rescaling where it is not allowed."""
         if step.rescale is not None:
             _check_rescale(step, group, graph, grouping)
-        if step.split != "uniform" or noise_of(step) is not None:
+        if step.split != "uniform" or lasts(noise_of(step)):
             return []
-        if any(graph.node(name).op == "Dropout" for name in grouping.readers(graph, group)):
+        if parted_by_dropout(grouping, graph, group):
             return []
         return [
-            f"{group.name}: copies with equal shares and no noise stay identical in training; "
-            "use split: unequal, or noise"
+            f"{group.name}: copies with equal shares and no noise that lasts stay identical in "
+            "training; use split: unequal, or noise"
         ]
 
     def channel_map(self, width: int, target: int, stream: Stream, step: WidenStep) -> ChannelMap:
@@ -91,7 +92,7 @@ class Net2Wider(WidenMethod):
         noise = noise_of(at.step)
         if noise and noise.kind == "gaussian":
             again = axis.map.ranks > 0
-            copied = disturbed_rows(copied, source, at, again, noise)
+            copied = Loud(disturbed_rows(copied, source, at, again, noise), copied)
         return copied
 
     def bias(self, source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:

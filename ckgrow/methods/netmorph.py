@@ -29,20 +29,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckgrow.drafts.blocks import rows_of
+from ckgrow.drafts.copying import copied_key, same_size
 from ckgrow.drafts.draft import Draft, Origin
 from ckgrow.drafts.places import Place, bare_place
-from ckgrow.drafts.renaming import copied_key
 from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
 from ckgrow.groups import Group, Grouping
 from ckgrow.growth.axis import Growing, GrownAxis
 from ckgrow.growth.fresh import fresh_columns
+from ckgrow.growth.prognosis import of_zero_units
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ZERO, ChannelMap, fresh
 from ckgrow.methods.method import Insertion, LayerMethod, Preserves, WidenMethod
 from ckgrow.ops import rule
 from ckgrow.random import Draw, Stream
-from ckgrow.recipes import EXACT_DTYPES, Filled, Mixed, Mixing, Placed, Recipe, Unmixed
+from ckgrow.recipes import (
+    EXACT_DTYPES,
+    Filled,
+    Loud,
+    Mixed,
+    Mixing,
+    Placed,
+    Recipe,
+    UnitKernel,
+    Unmixed,
+)
 
 if TYPE_CHECKING:
     from ckgrow.spec import DeepenStep, WidenStep
@@ -77,19 +88,15 @@ class NetMorphWider(WidenMethod):
             ]
         readers = [graph.node(name) for name in grouping.readers(graph, group)]
         for node in readers:
-            if not rule(node.op).keeps_zero(node, graph.constants):
+            if not (
+                rule(node.op).keeps_zero(node, graph.constants)
+                or _gates(node, group, graph, grouping)
+            ):
                 raise SpecError(
                     f"{step.where}: netmorph with zero: in behind {group.name}: {node.name} is "
                     f"{node.op}, which makes something else of zero; use zero: out"
                 )
-        rectifiers = [node.name for node in readers if node.op in ("Relu", "Clip")]
-        if not rectifiers:
-            return []
-        return [
-            f"{group.name}: new units are zero before the {graph.node(rectifiers[0]).op} "
-            f"{rectifiers[0]}, whose gradient there is zero: they are dead and cannot learn; "
-            "use zero: out"
-        ]
+        return of_zero_units(grouping, graph, group, "use zero: out")
 
     def channel_map(self, width: int, target: int, stream: Stream, step: WidenStep) -> ChannelMap:
         """0 to n - 1, then a fresh unit each, or zeros."""
@@ -110,6 +117,16 @@ class NetMorphWider(WidenMethod):
         """Random ones for new units, which are zero already where those are read."""
         parts = (replace(part, map=part.map.with_zeros_as_fresh()) for part in axis.parts)
         return self.rows(source, GrownAxis(tuple(parts)), at)
+
+
+def _gates(node: Node, group: Group, graph: Graph, grouping: Grouping) -> bool:
+    """Whether what a node makes of zero only multiplies the zero itself, as in x sigmoid(x)."""
+    readers = graph.consumers().get(node.output, [])
+    return bool(readers) and all(
+        reader.op == "Mul"
+        and any(name in node.inputs and grouping.holds(name, group) for name in reader.inputs)
+        for reader in readers
+    )
 
 
 class NetMorphDeeper(LayerMethod):
@@ -148,17 +165,21 @@ class NetMorphDeeper(LayerMethod):
             value = nodes[-1].output
         spatial = (1,) * (len(weight.spec.shape) - 2)
         shape = (place.channels, mixing.width, *spatial)
-        keys = [copied_key(key, layer.name, names) for key in layer.inputs[1:] if key]
+        keys = [copied_key(key, layer.name, new) for key in layer.inputs[1:] if key]
         recipes[keys[0]] = Mixed(TensorSpec(weight.spec.dtype, shape), mixing)
         if layer.input(2):
             bias = draft.recipes[layer.inputs[2]]
             recipes[layer.inputs[2]] = Unmixed(bias, len(bias.spec.shape) - 1, mixing)
             recipes[keys[1]] = Filled(TensorSpec(bias.spec.dtype, (place.channels,)), 0.0)
-        nodes.append(Node(layer.op, new, (value, *keys), (new,), _attributes(layer, groups)))
+        nodes.append(Node(layer.op, new, (value, *keys), (new,), same_size(layer, spatial, groups)))
         dtypes = {weight.spec.dtype} | {
             draft.recipes[key].spec.dtype for key in layer.inputs[2:3] if key
         }
         exact = dtypes <= EXACT_DTYPES
+        if not exact:
+            neutral: dict[str, Recipe] = {keys[0]: UnitKernel(recipes[keys[0]].spec)}
+            neutral |= {key: draft.recipes[key] for key in layer.inputs[1:3] if key}
+            recipes |= {key: Loud(recipes[key], each) for key, each in neutral.items()}
         units = ChannelMap(0, fresh(np.arange(place.channels)))
         return Insertion(
             tuple(nodes),
@@ -200,13 +221,6 @@ def _check_factors(draft: Draft, place: Place, groups: int, where: str) -> None:
         raise SpecError(
             f"{what}: it has one bias for all outputs, which no dense factor makes; use r2deeper"
         )
-
-
-def _attributes(layer: Node, groups: int) -> dict[str, int]:
-    """Of the layer that M is the weight of: stride 1, no padding, the same layout."""
-    if layer.op == "Conv":
-        return {"group": groups}
-    return {name: layer.get(name, 0) for name in ("transB",) if name in layer.attributes}
 
 
 def _depth_warnings(layer: Node, new: str, step: DeepenStep) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from ckgrow.maps import ZERO, ChannelMap, fresh
 from ckgrow.methods.method import BlockMethod, Filling
 from ckgrow.ops.batch_normalization import EPSILON
 from ckgrow.random import Draw
-from ckgrow.recipes import Filled, Paired, Recipe
+from ckgrow.recipes import Filled, Placed, Recipe
 from ckgrow.spec import DeepenStep
 
 
@@ -87,7 +87,7 @@ class _Cancelling:
         return {
             key: recipes[key]
             if isinstance(recipes[key], Filled)  # with one value everywhere
-            else Paired(recipes[key], dim, self.cross.runs)
+            else Placed(recipes[key], dim, (self.firsts(self.cross.runs),))
             for key, dim in dims.items()
         }
 
@@ -106,7 +106,13 @@ class _Cancelling:
             self.step.scale,
         )
         runs = self.cross.runs // int(last.get("group", 1))
-        return {key: Paired(drawn, 1 - rows, runs, opposite=True)}
+        return {key: Placed(drawn, 1 - rows, (self.firsts(runs),), alternating=True)}
+
+    def firsts(self, runs: int) -> ChannelMap:
+        """Each channel from the first of its pair: the first half of every run, twice."""
+        width = self.cross.width * runs // self.cross.runs
+        halves = np.arange(width).reshape(runs, 2, -1)[:, :1]
+        return ChannelMap(width, np.repeat(halves, 2, axis=1).ravel())
 
     def zeros(self) -> dict[str, Recipe]:
         """The last bias, and beta and mean of the BatchNorm behind it."""

@@ -24,11 +24,12 @@ from ckgrow.graph import Graph
 from ckgrow.groups import Group, Grouping
 from ckgrow.growth.axis import Growing, GrownAxis
 from ckgrow.growth.fresh import fresh_columns
-from ckgrow.growth.noise import disturbed_rows, noise_of
+from ckgrow.growth.noise import disturbed_rows, noise_of, noise_scale
+from ckgrow.growth.prognosis import of_cancelling_pairs, of_zero_units
 from ckgrow.maps import ChannelMap, fresh
 from ckgrow.methods.method import Preserves, WidenMethod
 from ckgrow.random import Stream
-from ckgrow.recipes import Placed, Recipe
+from ckgrow.recipes import Loud, Placed, Recipe
 
 if TYPE_CHECKING:
     from ckgrow.spec import WidenStep
@@ -48,13 +49,12 @@ class R2Wider(WidenMethod):
     def warnings(
         self, step: WidenStep, graph: Graph, grouping: Grouping, group: Group
     ) -> list[str]:
-        """Dead units."""
-        if step.fill != "zeros":
-            return []
-        return [
-            f"{group.name}: with fill: zeros the pairs are zero and receive no gradient behind a "
-            "ReLU: they are dead and cannot learn; use fill: match-std"
-        ]
+        """Pairs that are zero, and weights that are too large to begin with."""
+        if step.fill == "zeros":
+            return of_zero_units(grouping, graph, group, "use fill: match-std")
+        noise = noise_of(step)
+        disturbance = noise_scale(noise) if noise and noise.kind == "zero-sum" else 0.0
+        return of_cancelling_pairs(grouping, graph, group, step.scale, disturbance)
 
     def obstacle(self, width: int, target: int) -> str:
         """Only whole pairs can be added."""
@@ -71,7 +71,7 @@ class R2Wider(WidenMethod):
         noise = noise_of(at.step)
         if noise and noise.kind == "gaussian":
             second = (axis.map.fresh_units >= 0) & (axis.map.ranks > 0)
-            made = disturbed_rows(made, source, at, second, noise)
+            made = Loud(disturbed_rows(made, source, at, second, noise), made)
         return made
 
     def columns(self, source: Recipe, runs: tuple[GrownAxis, ...], at: Growing) -> Recipe:
@@ -81,7 +81,7 @@ class R2Wider(WidenMethod):
         noise = noise_of(at.step)
         if columns is not None and noise and noise.kind == "zero-sum":
             every = np.ones(columns.spec.shape[at.dim], bool)
-            columns = disturbed_rows(columns, source, at, every, noise, preserves=True)
+            columns = disturbed_rows(columns, source, at, every, noise)
         return Placed(source, at.dim, maps, columns, alternating=True)
 
 

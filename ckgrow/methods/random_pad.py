@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 from ckgrow.drafts.endings import ending
 from ckgrow.drafts.filling import fresh_block, fresh_tensor
 from ckgrow.errors import SpecError
+from ckgrow.graph import Graph
+from ckgrow.groups import Group, Grouping
 from ckgrow.growth.axis import Growing, GrownAxis
 from ckgrow.growth.fresh import fresh_columns
+from ckgrow.growth.prognosis import of_zero_units
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import (
     BlockMethod,
@@ -50,6 +53,14 @@ class RandomPad(WidenMethod):
         """It does not."""
         return "no"
 
+    def warnings(
+        self, step: WidenStep, graph: Graph, grouping: Grouping, group: Group
+    ) -> list[str]:
+        """Units that are zero."""
+        if step.fill != "zeros":
+            return []
+        return of_zero_units(grouping, graph, group, "use fill: match-std")
+
     def channel_map(self, width: int, target: int, stream: Stream, step: WidenStep) -> ChannelMap:
         """0 to n - 1, then a fresh unit each."""
         return ChannelMap.with_fresh(width, target - width)
@@ -57,7 +68,8 @@ class RandomPad(WidenMethod):
     def columns(self, source: Recipe, runs: tuple[GrownAxis, ...], at: Growing) -> Recipe:
         """[W_teacher, V]."""
         maps = tuple(run.map for run in runs)
-        return Placed(source, at.dim, maps, fresh_columns(source, maps, at), random=True)
+        random = Placed(source, at.dim, maps, fresh_columns(source, maps, at))
+        return Loud(random, Placed(source, at.dim, maps))
 
 
 class RandomLayer(LayerMethod):

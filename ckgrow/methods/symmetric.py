@@ -20,7 +20,8 @@ import numpy as np
 from ckgrow.graph import Graph
 from ckgrow.groups import Group, Grouping
 from ckgrow.growth.axis import Growing, GrownAxis
-from ckgrow.growth.noise import noise_of, zero_sum_noise
+from ckgrow.growth.noise import lasts, noise_of, zero_sum_noise
+from ckgrow.growth.prognosis import parted_by_dropout
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import Preserves, WidenMethod
 from ckgrow.random import Stream
@@ -45,11 +46,11 @@ class Symmetric(WidenMethod):
         self, step: WidenStep, graph: Graph, grouping: Grouping, group: Group
     ) -> list[str]:
         """Copies that nothing tells apart."""
-        if _noise(step) is not None:
+        if lasts(_noise(step)) or parted_by_dropout(grouping, graph, group):
             return []
         return [
-            f"{group.name}: without noise the copies receive equal gradients and stay locked "
-            "together; leave noise at its default"
+            f"{group.name}: without noise that lasts the copies receive equal gradients and stay "
+            "locked together; leave noise at its default"
         ]
 
     def obstacle(self, width: int, target: int) -> str:

@@ -1,7 +1,8 @@
 """One rule per ONNX op, one file per family; a new file here is found by itself.
 
-A rule says five things about its op: the shapes it makes, what it does to channel axes, how its
-attributes and constants follow grown axes, what it costs, and how to compute it in float64.
+A rule says what is known of its op: the shapes it makes, what it does to channel axes, how its
+attributes and constants follow grown axes, what it costs, how to compute it in float64, and what
+its function promises (``ckgrow.ops.rule``).
 An op without a rule is never taken for elementwise: it is an error that names it.
 """
 

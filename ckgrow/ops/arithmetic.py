@@ -23,6 +23,7 @@ class Arithmetic(Rule):
     def __init__(self, op: str, *, additive: bool = False) -> None:
         super().__init__(op)
         self.homogeneous = additive
+        self.neutral = 0.0 if additive else 1.0
         entry: Entry = 0.0 if additive else "mean"
         self.entries = {0: entry, 1: entry}  # type: ignore[misc]  # one rule serves four ops
 

@@ -19,6 +19,7 @@ class BatchNormalization(Rule):
     """BatchNormalization(x, gamma, beta, mean, var)."""
 
     op = "BatchNormalization"
+    channelwise = True
     entries: ClassVar[Mapping[int, Entry]] = {1: "mean", 2: 0.0, 3: 0.0, 4: 1.0}
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,6 +20,7 @@ class Elementwise(Rule):
     """A function applied to every element by itself."""
 
     elementwise = True
+    channelwise = True
 
     def __init__(
         self,
@@ -28,10 +30,12 @@ class Elementwise(Rule):
         idempotent: bool = False,
         homogeneous: bool = False,
         zero: bool = True,
+        flat: bool = False,
     ) -> None:
         super().__init__(op)
         self._function = function
         self._zero = zero
+        self._flat = flat
         self.idempotent = idempotent
         self.homogeneous = homogeneous
 
@@ -43,6 +47,9 @@ class Elementwise(Rule):
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return self._zero
+
+    def flat_at_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        return self._flat
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         return (self._function(node, inputs[0]),)
@@ -65,9 +72,20 @@ class Clip(Elementwise):
         super().__init__("Clip", lambda _, x: x, idempotent=True)
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        low, high = self._bounds(node, constants)
+        return low <= 0 <= high
+
+    def flat_at_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        """At a bound too, as ReLU6 and Hardtanh of torch are."""
+        low, high = self._bounds(node, constants)
+        return not low < 0 < high
+
+    def _bounds(self, node: Node, constants: Mapping[str, Constant]) -> tuple[float, float]:
         low, high = (constants.get(node.input(index)) for index in (1, 2))
-        above = low is None or low.values[0] <= 0
-        return above and (high is None or high.values[0] >= 0)
+        return (
+            -math.inf if low is None else low.values[0],
+            math.inf if high is None else high.values[0],
+        )
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         x, *bounds = inputs
@@ -82,6 +100,7 @@ class PRelu(Rule):
 
     op = "PRelu"
     homogeneous = True
+    channelwise = True
     entries: ClassVar[Mapping[int, Entry]] = {1: "mean"}
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
@@ -148,9 +167,9 @@ RULES = (
     Passing("Dropout"),
     Clip(),
     PRelu(),
-    Elementwise("Relu", _functional("relu"), idempotent=True, homogeneous=True),
+    Elementwise("Relu", _functional("relu"), idempotent=True, homogeneous=True, flat=True),
     Elementwise("LeakyRelu", _leaky_relu, homogeneous=True),
-    Elementwise("Abs", lambda _, x: x.abs(), idempotent=True, homogeneous=True),
+    Elementwise("Abs", lambda _, x: x.abs(), idempotent=True, homogeneous=True, flat=True),
     Elementwise("Neg", lambda _, x: -x, homogeneous=True),
     Elementwise("Elu", _elu),
     Elementwise("Selu", _functional("selu")),

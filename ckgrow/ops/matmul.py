@@ -28,7 +28,7 @@ class Gemm(Rule):
 
     def shapes(self, site: Site) -> tuple[Shape, ...]:
         x, weight = site.shape(0), site.sizes(1, 0)
-        out, inner = weight if site.node.get("transB", 0) else weight[::-1]
+        out, inner = weight if self.rows(site.node) == 0 else weight[::-1]
         if site.node.get("transA", 0):
             raise site.fail("a transposed input is not supported")
         if len(x) != 2 or x[1] != inner:
@@ -44,10 +44,10 @@ class Gemm(Rule):
             _fix_product(site, coupling)
             return
         source = coupling.axis(value, 1)
-        transposed = bool(node.get("transB", 0))
-        made = coupling.atoms.new(site.channels(1, 0 if transposed else 1))
+        rows = self.rows(node)
+        made = coupling.atoms.new(site.channels(1, rows))
         dims = (Dim("rows", made), Dim("columns", source))
-        coupling.use(node, weight, dims if transposed else dims[::-1])
+        coupling.use(node, weight, dims if rows == 0 else dims[::-1])
         if node.input(2):
             sizes = site.sizes(2, 0)
             last = Dim("channel", made) if sizes[-1] == coupling.atoms.length(made) else None
@@ -58,6 +58,9 @@ class Gemm(Rule):
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True
+
+    def rows(self, node: Node) -> int:
+        return 0 if node.get("transB", 0) else 1
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         bias = elements(outputs[0]) if site.node.input(2) else 0
@@ -108,6 +111,9 @@ class MatMul(Rule):
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True
+
+    def rows(self, node: Node) -> int:
+        return 1
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         inner = site.shape(0)[-1]

@@ -134,6 +134,10 @@ class Rule(ABC):
 
     ``idempotent``: f(f(x)) = f(x). ``homogeneous``: f(a x) = a f(x) for every a > 0.
     ``elementwise``: one input, one output, every element by itself with the same function.
+    ``channelwise``: one value and perhaps parameters, every channel by itself; every elementwise
+    op is. ``neutral``: the operand with which a binary op leaves the other as it is.
+    ``entries``: what new channels' entries of per-channel tensors start from, by input position.
+
     ``makes_channels``: a layer; inputs are a value, a weight whose first two dimensions are its
     channels on either side, and perhaps a bias. ``channel_dim``: where its values hold channels.
     """
@@ -142,9 +146,11 @@ class Rule(ABC):
     idempotent = False
     homogeneous = False
     elementwise = False
+    channelwise = False
+    neutral: float | None = None
+    entries: ClassVar[Mapping[int, Entry]] = {}
     makes_channels = False
     channel_dim = 1
-    entries: ClassVar[Mapping[int, Entry]] = {}
 
     def __init__(self, op: str = "") -> None:
         if op:
@@ -162,6 +168,15 @@ class Rule(ABC):
         """Whether a channel that is zero everywhere is so behind the node, given that new entries
         of parameters are as :attr:`entries` says. No promise by default."""
         return False
+
+    def flat_at_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
+        """Whether the gradient of a channel that is zero everywhere is zero, so that the channel
+        stays zero when it is trained."""
+        return False
+
+    def rows(self, node: Node) -> int:
+        """The dimension of a layer's weight that makes its outputs; the other reads its input."""
+        return 0
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
         """The node after growth, and new constants by input position."""

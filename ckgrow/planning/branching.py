@@ -16,59 +16,34 @@ Appended to a concatenation, the subnet is new channels, which the readers must 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ckgrow.drafts.appending import Appended, appended
 from ckgrow.drafts.blocks import Block, rows_of
-from ckgrow.drafts.draft import Draft, Origin
+from ckgrow.drafts.draft import Draft
 from ckgrow.drafts.filling import fresh_tensor, modelled_weight
-from ckgrow.drafts.splicing import spliced
 from ckgrow.errors import SpecError
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
-from ckgrow.methods.method import BlockMethod, Preserves, WidenMethod
-from ckgrow.ops import rule
+from ckgrow.methods.method import BlockMethod, WidenMethod
+from ckgrow.planning.extension import Extended, with_block
 from ckgrow.planning.widening import widen
 from ckgrow.random import Draw
 from ckgrow.recipes import Placed, Recipe
 from ckgrow.spec import BranchStep, DeepenStep, Fill, WidenStep
 
 
-@dataclass(frozen=True)
-class Branched:
-    """The draft with a new path, its module, what it preserves and what the user should know."""
-
-    draft: Draft
-    added: str
-    preserves: Preserves
-    warnings: tuple[str, ...]
-
-
 def add_path(
     draft: Draft, path: Block, method: BlockMethod, draw: Draw, step: BranchStep
-) -> Branched:
+) -> Extended:
     """The draft with a path added to the value that the first term of its sum is."""
-    total = path.nodes[-1]
     like = DeepenStep(deepen=(path.model,), fill=step.fill).standing_at(step.where)
     filled = method.fill(path, draft, draw, like)
-    origins = {
-        node.name: Origin(
-            "", filled.maps.get(node.name, ChannelMap.with_fresh(0, path.width(node))), "zero"
-        )
-        for node in path.nodes
-        if rule(node.op).makes_channels
-    }
-    changed = draft.with_changes(
-        graph=spliced(draft.graph, total.inputs[0], path.nodes),
-        recipes={**draft.recipes, **filled.recipes},
-        origins={**draft.origins, **origins},
-    )
-    return Branched(changed, path.path, filled.preserves, filled.warnings)
+    changed = with_block(draft, path, filled, path.nodes[-1].inputs[0])
+    return Extended(changed, filled.preserves, filled.warnings, (path.path,))
 
 
 def append_branch(
     draft: Draft, name: str, method: WidenMethod, draw: Draw, step: BranchStep
-) -> Branched:
+) -> Extended:
     """The draft with one more branch at the concatenation that ``name`` flows into.
 
     Raises SpecError where what reads the concatenation cannot take more channels.
@@ -92,7 +67,7 @@ def append_branch(
     grown = widen(new.draft, {group_name: width}, method, draw, like)
     recipes = {**grown.recipes, **_own_tensors(grown, new, draw, step)}
     changed = grown.with_changes(recipes=recipes)
-    return Branched(changed, new.path, method.preserves(like), tuple(warnings))
+    return Extended(changed, method.preserves(like), tuple(warnings), (new.path,))
 
 
 def _own_tensors(grown: Draft, new: Appended, draw: Draw, step: BranchStep) -> dict[str, Recipe]:
@@ -103,8 +78,8 @@ def _own_tensors(grown: Draft, new: Appended, draw: Draw, step: BranchStep) -> d
     columns = 1 - rows_of(new.layer)
     copies = step.fill == "copy" and model[columns] == grown.recipes[weight].spec.shape[columns]
     made: dict[str, Recipe] = {}
-    for key, dim in new.dims.items():
-        source, source_key = grown.recipes[new.models[key]], new.models[key]
+    for key, source_key in new.models.items():
+        source, dim = grown.recipes[source_key], new.channel_dim(key)
         shape = list(source.spec.shape if dim is None else grown.recipes[key].spec.shape)
         if dim is None:
             spec = TensorSpec(source.spec.dtype, tuple(shape))

@@ -3,92 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ckgrow.architecture import Stage
-from ckgrow.drafts.blocks import Block, model_block
+from ckgrow.drafts.blocks import model_block
+from ckgrow.drafts.copying import spare_tensors
 from ckgrow.drafts.draft import Draft, Origin
 from ckgrow.drafts.places import Place, place_behind
 from ckgrow.drafts.renaming import (
     Shift,
-    free_name,
     functional_name,
     is_grown_from,
-    is_inside,
     new_paths,
     numbered,
     renamed,
     split_number,
 )
 from ckgrow.drafts.residual import residual_block
-from ckgrow.drafts.splicing import spliced
+from ckgrow.drafts.splicing import inserted
 from ckgrow.errors import SpecError
-from ckgrow.maps import ChannelMap
-from ckgrow.methods.method import BlockMethod, Filling, Insertion, LayerMethod, Preserves
-from ckgrow.ops import rule
+from ckgrow.methods.method import BlockMethod, Filling, Insertion, LayerMethod, weakest
+from ckgrow.naming import free_name
+from ckgrow.planning.extension import Extended, new_units, with_block
 from ckgrow.random import Draw
 from ckgrow.recipes import Filled, Recipe
 from ckgrow.spec import DeepenStep
 
 
-@dataclass(frozen=True)
-class Deepened:
-    """The draft after an insertion, what it preserves, and what the user should know.
-
-    ``added`` are the new layers or blocks; ``shifts`` made room for them, in this order.
-    """
-
-    draft: Draft
-    preserves: Preserves
-    defect: float
-    warnings: tuple[str, ...]
-    added: tuple[str, ...]
-    shifts: tuple[Shift, ...]
-
-    def moved(self, name: str) -> str:
-        """What a layer of the draft before is called now."""
-        for shift in self.shifts:
-            name = shift(name)
-        return name
-
-
 def deepen_layer(
     draft: Draft, layer: str, method: LayerMethod, draw: Draw, step: DeepenStep
-) -> Deepened:
+) -> Extended:
     """``step.layers`` more layers behind ``layer``, with BatchNorm and activation like its own."""
     added: list[str] = []
     shifts: list[Shift] = []
-    warnings: list[str] = []
-    preserves: Preserves = "exact"
-    defect = 0.0
-    for _ in range(step.layers or 1):
+    made: list[Insertion] = []
+    for number in range(step.layers or 1):
         last = added[-1] if added else _last_grown(draft, layer, step.where)
         place = method.place(draft, last, step.where)
         names, made_room = _names_behind(draft, place, method.modules(step))
         for shift in made_room:
             draft = renamed(draft, shift)
-        place = method.place(draft, place.layer.name, step.where)
-        inserted = method.insert(place, names, draft, draw, step)
-        recipes = {**draft.recipes, **inserted.recipes, **_spare_tensors(draft, place, names)}
-        origin = draft.origins[place.layer.name]
+        if made_room:
+            place = method.place(draft, place.layer.name, step.where)
+        insertion = method.insert(place, names, draft, draw.part(number), step)
         new = names[place.layer.name]
-        same = Origin(origin.of, origin.map, origin.certificate or inserted.certificate)
-        draft = draft.with_changes(
-            graph=spliced(draft.graph, place.value, inserted.nodes),
-            recipes=recipes,
-            origins={**draft.origins, new: same, **inserted.origins},
+        draft = inserted(
+            draft,
+            place.value,
+            insertion.nodes,
+            {**insertion.recipes, **_spare_tensors(draft, place, names)},
+            {new: _origin(draft, place, insertion), **insertion.origins},
         )
         added.append(new)
         shifts.extend(made_room)
-        warnings.extend(inserted.warnings)
-        preserves = inserted.preserves
-        defect += inserted.defect
-    return Deepened(draft, preserves, defect, tuple(warnings), tuple(added), tuple(shifts))
+        made.append(insertion)
+    return Extended(
+        draft,
+        weakest(each.preserves for each in made),
+        tuple(text for each in made for text in each.warnings),
+        tuple(added),
+        tuple(shifts),
+        sum(each.defect for each in made),
+    )
 
 
 def deepen_layer_by_block(
     draft: Draft, layer: str, method: BlockMethod, draw: Draw, step: DeepenStep
-) -> Deepened:
+) -> Extended:
     """One residual block of ``step.layers`` layers (2 if not given) behind ``layer``."""
     layers = step.layers or max(2, method.least_layers)
     if layers < method.least_layers:
@@ -104,19 +85,19 @@ def deepen_layer_by_block(
     place = _behind_blocks(draft, place_behind(draft, place.layer.name, step.where))
     block = residual_block(draft, place, path, layers, method.multiple, step.where)
     filled = method.fill(block, draft, draw, step)
-    draft = _with_block(draft, block, filled)
     warnings = filled.warnings
     if not place.activation:
         warnings += (
             f"{path}: no activation stands behind {place.layer.name}, so none stands between the "
             "new layers: the block can learn no more than one linear layer",
         )
-    return Deepened(draft, filled.preserves, 0.0, warnings, (path,), shifts)
+    draft = with_block(draft, block, filled, place.value)
+    return Extended(draft, filled.preserves, warnings, (path,), shifts)
 
 
 def deepen_stage(
     draft: Draft, stage: Stage, method: BlockMethod, draw: Draw, step: DeepenStep
-) -> Deepened:
+) -> Extended:
     """New blocks in a stage, at its end or behind block ``step.after`` (counted from 1)."""
     count = len(stage.blocks)
     after = step.after if step.after is not None else count
@@ -128,27 +109,27 @@ def deepen_stage(
     old = list(paths)
     added: list[str] = []
     shifts: list[Shift] = []
-    warnings: list[str] = []
-    preserves: Preserves = "exact"
-    for behind in range(after - 1, after - 1 + (step.blocks or 1)):
+    made: list[Filling] = []
+    for number in range(step.blocks or 1):
+        behind = after - 1 + number
         place = split_number(paths[behind])
         if place is None:
             raise SpecError(f"{step.where}: the blocks of {stage.name} are not numbered")
-        container, number = place
-        shift = Shift(container, number + 1, 1)
+        container, position = place
+        shift = Shift(container, position + 1, 1)
         draft = renamed(draft, shift)
         paths = [*paths[: behind + 1], *map(shift, paths[behind + 1 :])]
         old = [shift(path) for path in old]
-        new = numbered(container, number + 1)
+        new = numbered(container, position + 1)
         block = model_block(draft, tuple(old), paths[behind], new, step.where)
-        filled = method.fill(block, draft, draw, step)
-        draft = _with_block(draft, block, filled)
+        made.append(method.fill(block, draft, draw.part(number), step))
+        draft = with_block(draft, block, made[-1], block.input)
         paths.insert(behind + 1, new)
         added.append(new)
         shifts.append(shift)
-        warnings.extend(filled.warnings)
-        preserves = filled.preserves
-    return Deepened(draft, preserves, 0.0, tuple(warnings), tuple(added), tuple(shifts))
+    preserves = weakest(each.preserves for each in made)
+    warnings = tuple(text for each in made for text in each.warnings)
+    return Extended(draft, preserves, warnings, tuple(added), tuple(shifts))
 
 
 def _last_grown(draft: Draft, layer: str, where: str) -> str:
@@ -187,36 +168,17 @@ def _path_behind(draft: Draft, place: Place) -> tuple[str, tuple[Shift, ...]]:
     containers = {found[0] if found is not None else None for found in places}
     (container, *others) = containers
     if container is None or others:
-        taken = {*draft.recipes, *(node.name for node in draft.graph.nodes)}
-        return free_name(place.layer.name, taken), ()
+        return free_name(place.layer.name, draft.taken), ()
     number = max(numbers) + 1
     return numbered(container, number), (Shift(container, number, 1),)
-
-
-def _with_block(draft: Draft, block: Block, filled: Filling) -> Draft:
-    layers = [node for node in block.nodes if rule(node.op).makes_channels]
-    origins = {
-        node.name: Origin("", filled.maps.get(node.name, _fresh(block.width(node))), "zero")
-        for node in layers
-    }
-    return draft.with_changes(
-        graph=spliced(draft.graph, block.input, block.nodes),
-        recipes={**draft.recipes, **filled.recipes},
-        origins={**draft.origins, **origins},
-    )
 
 
 def _origin(draft: Draft, place: Place, inserted: Insertion) -> Origin:
     """That of the layer before an identity; units of its own for anything else."""
     if not inserted.certificate:
-        return Origin("", _fresh(place.channels))
+        return Origin("", new_units(place.channels * place.pieces))
     origin = draft.origins[place.layer.name]
     return Origin(origin.of, origin.map, origin.certificate or inserted.certificate)
-
-
-def _fresh(width: int) -> ChannelMap:
-    """Units that the teacher does not have."""
-    return ChannelMap.with_fresh(0, width)
 
 
 def _names_behind(
@@ -228,8 +190,7 @@ def _names_behind(
     """
     followers = [node for node in (place.batch_norm, *place.activation) if node is not None]
     models = [place.layer.name, *(node.name for node in followers if "/" not in node.name)]
-    taken = {*draft.recipes, *(node.name for node in draft.graph.nodes)}
-    names, shifts = new_paths(models, taken, modules)
+    names, shifts = new_paths(models, draft.taken, modules)
     for node in followers:
         if node.name not in names:
             names[node.name] = functional_name(node, names)
@@ -237,13 +198,7 @@ def _names_behind(
 
 
 def _spare_tensors(draft: Draft, place: Place, names: Mapping[str, str]) -> dict[str, Recipe]:
-    """Tensors that travel with a layer though no node reads them (counters of batches)."""
-    read = set(draft.graph.parameters())
-    made: dict[str, Recipe] = {}
-    for model in (place.layer, place.batch_norm):
-        if model is None:
-            continue
-        for key, recipe in draft.recipes.items():
-            if key not in read and is_inside(key, model.name):
-                made[names[model.name] + key[len(model.name) :]] = Filled(recipe.spec, 0)
-    return made
+    """Counters of batches and the like, which the new layer and its BatchNorm have as well."""
+    models = filter(None, (place.layer, place.batch_norm))
+    spare = (spare_tensors(draft, model.name, names[model.name]) for model in models)
+    return {new: Filled(draft.recipes[key].spec, 0) for each in spare for new, key in each.items()}

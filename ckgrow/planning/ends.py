@@ -19,13 +19,11 @@ from ckgrow.groups import Group
 from ckgrow.growth.axis import Growing, GrownAxis
 from ckgrow.maps import ChannelMap
 from ckgrow.methods.method import Preserves, WidenMethod
+from ckgrow.ops import rule
 from ckgrow.planning.widening import widen
 from ckgrow.random import Draw, Stream
 from ckgrow.recipes import Placed, Recipe
 from ckgrow.spec import Fill, WidenStep
-
-NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
-"""What a constant has to be for a channel to pass as it is."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,9 @@ class NewChannels(WidenMethod):
     def constant(self, array: np.ndarray, axis: GrownAxis, dim: int, node: Node) -> np.ndarray:
         """One for factors, zero for summands."""
         made = super().constant(array, axis, dim, node)
-        if node.op in NEUTRAL:
-            np.moveaxis(made, dim, 0)[axis.map.fresh_units >= 0] = NEUTRAL[node.op]
+        neutral = rule(node.op).neutral
+        if neutral is not None:
+            np.moveaxis(made, dim, 0)[axis.map.fresh_units >= 0] = neutral
         return made
 
     def columns(self, source: Recipe, runs: tuple[GrownAxis, ...], at: Growing) -> Recipe:

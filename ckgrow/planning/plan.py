@@ -13,7 +13,8 @@ from ckgrow.errors import CkgrowError
 from ckgrow.graph import Graph
 from ckgrow.header import Header
 from ckgrow.loading import Loaded
-from ckgrow.methods.method import STRENGTH, Preserves
+from ckgrow.methods.method import Preserves, weakest
+from ckgrow.naming import in_grown
 from ckgrow.planning.report import StepReport
 from ckgrow.planning.verbs import VERBS
 from ckgrow.random import Draw
@@ -37,7 +38,7 @@ class Plan:
     @property
     def preserves(self) -> Preserves:
         """The weakest promise of all steps."""
-        return max((step.preserves for step in self.steps), key=STRENGTH.index)
+        return weakest(step.preserves for step in self.steps)
 
     @property
     def defect(self) -> float:
@@ -117,7 +118,7 @@ class Plan:
     @cached_property
     def stock_loadable(self) -> str:
         """``yes (where)`` or ``no (why)``."""
-        grown = [name for step in self.steps for name in step.added if "_grown" in name]
+        grown = [name for step in self.steps for name in step.added if in_grown(name)]
         if grown:
             return f"no ({grown[0]} has no place in the stock module; use ckgrow.load_into)"
         place = self.teacher.architecture.stock(self.header) if self.rebuilt else None

@@ -21,9 +21,7 @@ from ckgrow.recipes.base import (
 from ckgrow.recipes.calibrated import Calibrated
 from ckgrow.recipes.divided import Disturbance, Divided, share_size
 from ckgrow.recipes.factored import EXACT_DTYPES, Mixed, Mixing, Unmixed
-from ckgrow.recipes.kernel import Surrounded
 from ckgrow.recipes.loud import Loud
-from ckgrow.recipes.paired import Paired
 from ckgrow.recipes.perturbed import Noised, Scaled
 from ckgrow.recipes.placed import Placed
 from ckgrow.recipes.simple import Drawn, Filled, Stored, UnitKernel
@@ -44,14 +42,12 @@ __all__ = [
     "Mixed",
     "Mixing",
     "Noised",
-    "Paired",
     "Placed",
     "Reading",
     "Recipe",
     "Scaled",
     "Statistic",
     "Stored",
-    "Surrounded",
     "Taken",
     "Undoing",
     "UnitKernel",

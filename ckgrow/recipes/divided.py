@@ -14,6 +14,9 @@ from ckgrow.random import Stream
 from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic, moved
 from ckgrow.shares import split_exactly
 
+DRAWN_BYTES = 1 << 22
+"""Of random numbers that are held at a time where inputs come first."""
+
 
 @dataclass(frozen=True)
 class Disturbance:
@@ -66,7 +69,8 @@ class Divided(Recipe):
             columns = np.moveaxis(whole[chosen], self.axis, 1)
             result = np.moveaxis(columns[:, copies.map.sources], 1, self.axis)
             if copies.count:
-                shares = self._shares(copies, int(number), columns, index[chosen], reading)
+                values = columns[:, copies.sources]
+                shares = self._shares(copies, int(number), values, index[chosen], reading)
                 np.moveaxis(result, self.axis, 1)[:, copies.places] = shares
             made[chosen] = result
         return made
@@ -78,50 +82,59 @@ class Divided(Recipe):
         result = np.array(self.source.rows(self.runs[0].sources[index], reading))
         if not copies.count:
             return result
-        outputs = np.arange(self.spec.shape[1])
         whole = self.source.rows(copies.sources, reading)  # "source out *kernel"
-        every = np.zeros((self.spec.shape[1], self.runs[0].width, *whole.shape[2:]), whole.dtype)
-        every[:, copies.sources] = np.moveaxis(whole, 0, 1)
-        shares = self._shares(copies, 0, every, outputs, reading)  # "out place *kernel"
         place_of = {int(place): number for number, place in enumerate(copies.places)}
-        for position, row in enumerate(index.tolist()):
-            if row in place_of:
-                result[position] = shares[:, place_of[row]]
+        divided = np.flatnonzero(np.isin(index, copies.places))
+        places = [place_of[row] for row in index[divided].tolist()]
+        # what is drawn for an output is drawn for all inputs at once, so only for some outputs
+        drawn = 8 * self.spec.size // max(self.spec.shape[1], 1)
+        step = max(1, DRAWN_BYTES // max(drawn, 1))
+        for start in range(0, self.spec.shape[1], step):
+            outputs = np.arange(start, min(start + step, self.spec.shape[1]))
+            values = np.moveaxis(whole[:, outputs], 0, 1)
+            shares = self._shares(copies, 0, values, outputs, reading)  # "out place *kernel"
+            result[np.ix_(divided, outputs)] = np.moveaxis(shares[:, places], 0, 1)
         return result
 
     def _shares(
         self,
         copies: _Copies,
         run: int,
-        columns: np.ndarray,
+        values: np.ndarray,
         rows: np.ndarray,
         reading: Reading,
     ) -> np.ndarray:
-        """What each copied channel gets, "row place *kernel"; columns are "row source *kernel"."""
-        values = columns[:, copies.sources]
+        """What each copied channel gets, "row place *kernel"; values are "row source *kernel"."""
         kernel = values.shape[2:]
         values = values.reshape(len(rows), copies.count, -1)  # "row source tap"
         fractions = self._fractions(copies, run, rows)  # "row source share"
         noise = None
         if self.noise is not None:
             noise = self._noise(self.noise, copies, rows, values.shape[2], reading)
-        shares = self._halves(copies, values) if noise is None else None
-        if shares is None:
+        if self.split == "uniform" and noise is None:
+            shares = self._even(copies, values, fractions)
+        else:
             shares = split_exactly(values, fractions[:, :, None, :], self.spec.dtype, noise)
         if self.factor != 1.0:
             shares = (shares * np.asarray(self.factor, shares.dtype)).astype(shares.dtype)
         present = np.moveaxis(shares, -1, 2)[:, copies.present]  # "row place tap"
         return present.reshape(len(rows), len(copies.places), *kernel)
 
-    def _halves(self, copies: _Copies, values: np.ndarray) -> np.ndarray | None:
-        """Equal shares of every weight where that is exact: for halves, quarters and so on."""
-        count = copies.table.shape[1]
-        if self.split != "uniform" or count & (count - 1) or not copies.present.all():
-            return None
-        share = values / np.asarray(count, values.dtype)
-        if not np.array_equal(share * np.asarray(count, values.dtype), values):
-            return None  # subnormal, or not a number
-        return np.repeat(share[..., None], count, axis=-1)
+    def _even(self, copies: _Copies, values: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+        """Equal shares of every weight where those are exact: halves, quarters and so on.
+
+        Each weight for itself, so that it does not matter with which others it is asked for.
+        """
+        number = copies.present.sum(axis=-1)[:, None]  # "source 1"
+        count = number.astype(values.dtype)
+        share = values / count
+        # not so where the half is subnormal, or the weight is not a number
+        exact = (number & (number - 1) == 0) & (share * count == values)
+        equal = np.where(copies.present[:, None], share[..., None], 0).astype(values.dtype)
+        if exact.all():
+            return equal
+        others = split_exactly(values, fractions[:, :, None, :], self.spec.dtype)
+        return np.where(exact[..., None], equal, others)
 
     def _fractions(self, copies: _Copies, run: int, rows: np.ndarray) -> np.ndarray:
         """Fractions "row source share" that sum to one over shares; absent copies have none."""
@@ -155,6 +168,7 @@ class Divided(Recipe):
         table = np.moveaxis(table, 2, 3) * copies.present[:, None, :]
         counts = copies.present.sum(axis=-1)[:, None, None]
         table -= table.sum(axis=-1, keepdims=True) / counts * copies.present[:, None, :]
+        table *= np.sqrt(counts / (counts - 1))  # what taking the mean away cost of its size
         return table * (noise.scale * reading.measure(noise.deviation))
 
     def kept(self) -> Kept | None:
@@ -173,7 +187,7 @@ class Divided(Recipe):
             decibels = 20.0 * math.log10(share_size(self.split, self.runs[0]) / self.noise.scale)
             noise = (
                 f", zero-sum noise of {self.noise.scale:.3g} deviations, "
-                f"signal to noise {decibels:.1f} dB"
+                f"signal to noise {decibels:.1f} dB or more"
             )
         return f"{name} {before}→{after} divided ({self.split}{noise})"
 
@@ -218,7 +232,7 @@ class _Copies:
 
     @cached_property
     def table(self) -> np.ndarray:
-        shares = int(self.map.counts[self.sources].max())
+        shares = int(self.map.counts.max())  # of all, so that sums are alike for any of them
         number = np.full(self.map.width, -1)
         number[self.sources] = np.arange(self.count)
         source = self.map.sources

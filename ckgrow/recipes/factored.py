@@ -33,7 +33,6 @@ import numpy as np
 from ckgrow.header import TensorSpec, numpy_dtype
 from ckgrow.random import Stream
 from ckgrow.recipes.base import Measurement, Reading, Recipe
-from ckgrow.recipes.simple import UnitKernel
 
 STEP = 2.0**-11
 """Of the entries of V."""
@@ -42,6 +41,9 @@ SUMMARY_BYTES = 1 << 25
 MOST_DIRECTIONS = 512
 CHUNK_BYTES = 1 << 24
 """Of rows summed up at a time: with few of them, adding to the sum is what takes the time."""
+BLOCK_BYTES = 1 << 20
+BLOCK_ROWS = 64
+"""Of a product that is made at a time: at most as many rows as have so many bytes."""
 EXACT_DTYPES = frozenset({"float32", "float64"})
 """Dtypes that hold M as it is."""
 
@@ -99,10 +101,6 @@ class Mixed(Recipe):
         made[np.arange(len(index)), index % width] += 1.0
         return made.reshape(len(index), *self.spec.shape[1:]).astype(numpy_dtype(self.spec.dtype))
 
-    def quiet(self) -> Recipe:
-        """The identity."""
-        return UnitKernel(self.spec)
-
     def describe(self) -> str:
         """The factor and its kind."""
         return f"new, dense: a reflection through {self.mixing.directions} random directions"
@@ -123,13 +121,16 @@ class Unmixed(Recipe):
     def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
         """Solved in float64."""
         own = self.source.rows(index, reading).astype(np.float64)
-        solved = self._along(own, reading) if self.axis else self._across(index, own, reading)
+        solved = (
+            self._along(index, own, reading) if self.axis else self._across(index, own, reading)
+        )
         return solved.astype(numpy_dtype(self.spec.dtype))
 
-    def _along(self, own: np.ndarray, reading: Reading) -> np.ndarray:
+    def _along(self, index: np.ndarray, own: np.ndarray, reading: Reading) -> np.ndarray:
         """Outputs stand side by side in a row: w M^-1."""
         vectors = reading.once(Directions(self.mixing, 0))
-        return own + (own @ vectors) @ _inverse_core(vectors, vectors.T)
+        summed = _row_by_row(own, vectors, index)
+        return own + _row_by_row(summed, _inverse_core(vectors, vectors.T), index)
 
     def _across(self, index: np.ndarray, own: np.ndarray, reading: Reading) -> np.ndarray:
         """Outputs are rows: each needs what sums up all rows of its block."""
@@ -138,12 +139,9 @@ class Unmixed(Recipe):
             chosen = np.flatnonzero(index // self.mixing.width == group)
             vectors = reading.once(Directions(self.mixing, int(group)))
             summary = reading.once(_Summary(self, int(group)))
-            flat[chosen] += vectors[index[chosen] % self.mixing.width] @ summary
+            left = vectors[index[chosen] % self.mixing.width]
+            flat[chosen] += _row_by_row(left, summary, index[chosen])
         return flat.reshape(own.shape)
-
-    def quiet(self) -> Recipe:
-        """W itself, beside an M that is the identity."""
-        return self.source.quiet()
 
     def describe(self) -> str:
         """What was divided out."""
@@ -182,6 +180,22 @@ class _Summary(Measurement[np.ndarray]):
             rows = source.rows(index, reading).reshape(len(part), columns)
             total += part.T @ rows.astype(np.float64)
         return _inverse_core(vectors, total)
+
+
+def _row_by_row(left: np.ndarray, right: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """left @ right, each row the same to the last bit whatever others are asked for with it.
+
+    In which order a row is summed up depends on the shapes and on where the row stands, so rows
+    stand in blocks of a fixed size, row ``index`` always at the same place of its block.
+    """
+    size = min(BLOCK_ROWS, max(1, BLOCK_BYTES // (8 * max(right.shape[1], 1))))
+    made = np.empty((len(left), right.shape[1]))
+    block = np.zeros((size, left.shape[1]))
+    for number in np.unique(index // size):
+        chosen = np.flatnonzero(index // size == number)
+        block[index[chosen] % size] = left[chosen]
+        made[chosen] = (block @ right)[index[chosen] % size]
+    return made
 
 
 def _inverse_core(vectors: np.ndarray, right: np.ndarray) -> np.ndarray:

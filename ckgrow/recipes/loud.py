@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ckgrow.header import TensorSpec
-from ckgrow.recipes.base import Reading, Recipe
+from ckgrow.recipes.base import Kept, Reading, Recipe
 
 
 @dataclass(frozen=True, eq=False)
 class Loud(Recipe):
-    """``source``, where ``neutral`` would keep the function: that is what the quiet version has."""
+    """``source``, where ``neutral`` would keep the function: that is what the quiet version has.
+
+    Everything that changes the function on purpose is said like this, and only like this.
+    """
 
     source: Recipe
     neutral: Recipe
@@ -24,6 +27,10 @@ class Loud(Recipe):
     def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
         """Those of the source."""
         return self.source.rows(index, reading)
+
+    def kept(self) -> Kept | None:
+        """Where the source has it."""
+        return self.source.kept()
 
     def quiet(self) -> Recipe:
         """The tensor that keeps the function."""

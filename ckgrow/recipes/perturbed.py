@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 
@@ -17,8 +16,7 @@ from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic
 class Noised(Recipe):
     """Gaussian noise of ``scale`` times ``deviation`` on the entries ``chosen`` of one axis.
 
-    ``mean`` is added there too, when it is given. Noise that ``preserves`` the function, since
-    nothing reads those entries yet, stays in the quiet version.
+    ``mean`` is added there too, when it is given.
     """
 
     source: Recipe
@@ -28,7 +26,6 @@ class Noised(Recipe):
     deviation: Statistic
     scale: float
     mean: Statistic | None = None
-    preserves: bool = False
     spec: TensorSpec = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,11 +58,6 @@ class Noised(Recipe):
         """Where the source is, unless noise fell on it."""
         kept = self.source.kept()
         return None if kept is None or self.chosen[kept[self.axis]].any() else kept
-
-    def quiet(self) -> Recipe:
-        """Without the noise, where it changes the function."""
-        source = self.source.quiet()
-        return dataclasses.replace(self, source=source) if self.preserves else source
 
 
 @dataclass(frozen=True, eq=False)

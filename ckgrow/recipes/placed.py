@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ckgrow.header import TensorSpec, numpy_dtype
-from ckgrow.maps import ChannelMap
+from ckgrow.maps import ZERO, ChannelMap
 from ckgrow.recipes.base import Kept, Reading, Recipe, moved
 
 
@@ -17,9 +17,8 @@ class Placed(Recipe):
     """Entry j of ``axis`` is that of ``source`` that the map names: its copies, zeros, or new ones.
 
     ``runs`` has one map per convolution group (one for everything else): rows of group b follow
-    map b. Entries of source fresh(k) are entry k of ``fresh``, or zero without it; where they are
+    map b. Entries of source fresh(k) are entry k of ``fresh``, or zero without it. Where they are
     ``alternating``, the second of two with one source is its negative, so that both sum to zero.
-    ``random`` fresh entries change the function, and are zero in the quiet version.
     """
 
     source: Recipe
@@ -27,7 +26,6 @@ class Placed(Recipe):
     runs: tuple[ChannelMap, ...]
     fresh: Recipe | None = None
     alternating: bool = False
-    random: bool = False
     spec: TensorSpec = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +52,7 @@ class Placed(Recipe):
     def _rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
         entries = self.runs[0].sources[index]
         copied = entries >= 0
-        if copied.all():
+        if copied.all() and not self.alternating:
             return self.source.rows(entries, reading)
         made = np.zeros((len(index), *self.spec.shape[1:]), numpy_dtype(self.spec.dtype))
         if copied.any():
@@ -62,40 +60,40 @@ class Placed(Recipe):
         units = self.runs[0].fresh_units[index]
         new = np.flatnonzero(units >= 0)
         if self.fresh is not None and len(new):
-            made[new] = self._signed(self.fresh.rows(units[new], reading), 0, index[new], 0)
-        return made
+            made[new] = self.fresh.rows(units[new], reading)
+        return self._signed(made, 0, index, 0)
 
     def _columns(self, run: int, whole: np.ndarray, fresh: np.ndarray | None) -> np.ndarray:
         grown = self.runs[run]
         copied = np.flatnonzero(grown.sources >= 0)
         if len(copied) == len(grown):
-            return np.take(whole, grown.sources, axis=self.axis)
+            taken = np.take(whole, grown.sources, axis=self.axis)
+            return self._signed(taken, self.axis, np.arange(len(grown)), run)
         shape = (*whole.shape[: self.axis], len(grown), *whole.shape[self.axis + 1 :])
         made = np.zeros(shape, whole.dtype)
         entries = np.moveaxis(made, self.axis, 0)
         entries[copied] = np.moveaxis(whole, self.axis, 0)[grown.sources[copied]]
         new = np.flatnonzero(grown.fresh_units >= 0)
         if fresh is not None and len(new):
-            drawn = np.take(fresh, grown.fresh_units[new], axis=self.axis)
-            entries[new] = np.moveaxis(self._signed(drawn, self.axis, new, run), self.axis, 0)
-        return made
+            entries[new] = np.moveaxis(fresh, self.axis, 0)[grown.fresh_units[new]]
+        return self._signed(made, self.axis, np.arange(len(grown)), run)
 
-    def _signed(self, drawn: np.ndarray, axis: int, places: np.ndarray, run: int) -> np.ndarray:
-        """The drawn entries, every second of one source negated."""
-        if not self.alternating:
-            return drawn
-        signs = 1 - 2 * (self.runs[run].ranks[places] % 2)
-        shape = [1] * drawn.ndim
-        shape[axis] = len(places)
-        return (drawn * signs.reshape(shape).astype(drawn.dtype)).astype(drawn.dtype)
+    def _signed(self, made: np.ndarray, axis: int, places: np.ndarray, run: int) -> np.ndarray:
+        """``made``, the places of its entries being ``places``, with the seconds negated in it."""
+        if self.alternating:
+            grown = self.runs[run]
+            is_second = (grown.ranks[places] % 2 == 1) & (grown.sources[places] != ZERO)
+            entries = np.moveaxis(made, axis, 0)
+            entries[is_second] = -entries[is_second]
+        return made
 
     def kept(self) -> Kept | None:
         """Where copies stand, if they stand alike in every run."""
         return moved(self.source.kept(), self.axis, self.runs)
 
     def quiet(self) -> Recipe:
-        """Without fresh entries that change the function."""
-        fresh = None if self.random or self.fresh is None else self.fresh.quiet()
+        """Both sources without their noise."""
+        fresh = None if self.fresh is None else self.fresh.quiet()
         return dataclasses.replace(self, source=self.source.quiet(), fresh=fresh)
 
     def describe(self) -> str:
@@ -105,7 +103,8 @@ class Placed(Recipe):
             len(self.runs) * width for width in (self.runs[0].width, len(self.runs[0]))
         )
         if self.runs[0].fresh_count == 0 and not self.runs[0].has_zeros:
-            return f"{name} {before}→{after} copied"
+            how = "in pairs of opposite sign" if self.alternating else "copied"
+            return f"{name} {before}→{after} {how}"
         if self.fresh is None:
             return f"{name} {before}→{after}, new ones zero"
         how = self.fresh.describe().removeprefix("new, ") or "copies"

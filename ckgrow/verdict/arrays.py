@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import IO, Generic, TypeVar
 
 import numpy as np
 
+from ckgrow.checkpoint import Reader
 from ckgrow.errors import CheckpointError, FileError
 from ckgrow.graph import Shape
-from ckgrow.header import FLOAT_DTYPES
+from ckgrow.header import TensorSpec
 from ckgrow.names import shown, shown_path
 from ckgrow.registry import formats
 
@@ -25,6 +28,9 @@ UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error),
 )
 """What numpy and zipfile raise on files that are damaged, encrypted, pickled, or claim too much."""
+
+
+Found = TypeVar("Found")
 
 
 def read_arrays(
@@ -40,36 +46,60 @@ def read_arrays(
     single one is wanted. The file is .npy, .npz, or of a checkpoint format; pickled objects are
     never loaded.
     """
-    found = _load(path)
+    found = _named(path, _load(path, _ARRAYS), wanted, role)
+    for name, array in found.items():
+        what = f"{shown_path(path)}: the {role} {shown(name)}"
+        shapes = dict.fromkeys((wanted[name], others.get(name, wanted[name])))
+        _check(what, TensorSpec(array.dtype.name, array.shape), tuple(shapes))
+        broken = int(array.size - np.isfinite(array.astype(np.float64)).sum())
+        if broken:
+            raise CheckpointError(f"{what} holds NaN or infinity ({broken} of {array.size} values)")
+    return found
+
+
+def read_headers(
+    path: Path, wanted: Mapping[str, Shape], role: str, advice: str = ""
+) -> dict[str, TensorSpec]:
+    """Dtypes and shapes of what :func:`read_arrays` reads, checked alike; no data is read.
+
+    (Checkpoint formats that cannot be opened without their data are read.) ``advice`` ends what is
+    said of arrays whose samples have another size than ``wanted``, but as many channels.
+    """
+    found = _named(path, _load(path, _HEADERS), wanted, role)
+    for name, spec in found.items():
+        _check(f"{shown_path(path)}: the {role} {shown(name)}", spec, (wanted[name],), advice)
+    return found
+
+
+def _named(
+    path: Path, found: dict[str, Found], wanted: Mapping[str, Shape], role: str
+) -> dict[str, Found]:
     if not found:
         raise CheckpointError(f"{shown_path(path)} holds no array; expected {_listed(wanted)}")
     if len(found) == len(wanted) == 1:
-        found = dict(zip(wanted, found.values(), strict=True))
-    for name, array in found.items():
+        return dict(zip(wanted, found.values(), strict=True))
+    for name in found:
         if name not in wanted:
             raise CheckpointError(
                 f"{shown_path(path)}: the array {shown(name)} is no {role}; "
                 f"expected {_listed(wanted)}"
             )
-        shapes = dict.fromkeys((wanted[name], others.get(name, wanted[name])))
-        _check(f"{shown_path(path)}: the {role} {shown(name)}", array, tuple(shapes))
     return found
 
 
-def _check(what: str, array: np.ndarray, shapes: tuple[Shape, ...]) -> None:
-    if array.dtype.name not in FLOAT_DTYPES:
-        raise CheckpointError(f"{what} is {array.dtype.name}; expected a floating point dtype")
-    if not any(_fits(array.shape, shape) for shape in shapes):
+def _check(what: str, found: TensorSpec, shapes: tuple[Shape, ...], advice: str = "") -> None:
+    if not found.is_float:
+        raise CheckpointError(f"{what} is {found.dtype}; expected a floating point dtype")
+    if not any(_fits(found.shape, shape) for shape in shapes):
         hint = ""
-        if any(array.shape == tuple(shape[1:]) for shape in shapes):
+        if any(found.shape == tuple(shape[1:]) for shape in shapes):
             hint = "; the first dimension counts the samples: use array[None]"
+        elif any(_fits(found.shape, (*shape[:2], *found.shape[2:])) for shape in shapes):
+            hint = advice
         expected = " or ".join(map(_sizes, shapes))
-        raise CheckpointError(f"{what} has shape {list(array.shape)}; expected {expected}{hint}")
-    if not array.size:
-        raise CheckpointError(f"{what} is empty: shape {list(array.shape)}")
-    broken = int(array.size - np.isfinite(array.astype(np.float64)).sum())
-    if broken:
-        raise CheckpointError(f"{what} holds NaN or infinity ({broken} of {array.size} values)")
+        raise CheckpointError(f"{what} has shape {list(found.shape)}; expected {expected}{hint}")
+    if not found.size:
+        raise CheckpointError(f"{what} is empty: shape {list(found.shape)}")
 
 
 def _fits(sizes: tuple[int, ...], shape: Shape) -> bool:
@@ -79,60 +109,104 @@ def _fits(sizes: tuple[int, ...], shape: Shape) -> bool:
     )
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class _Taking(Generic[Found]):
+    """How something is taken of every array in a file.
+
+    ``stored`` reads it from a .npy stream of so many bytes, ``tensor`` from an open checkpoint.
+    """
+
+    stored: Callable[[IO[bytes], int], Found]
+    tensor: Callable[[Reader, str], Found]
+
+
+def _stored_array(file: IO[bytes], size: int) -> np.ndarray:
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _stored_header(file: IO[bytes], size: int) -> TensorSpec:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    else:  # 3.0 is for records with names that are not Latin
+        raise ValueError(f"arrays of numbers are not stored in version {version} of the format")
+    spec = TensorSpec(dtype.name, shape)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"it claims the shape {list(shape)}")
+    if spec.is_float and file.tell() + spec.nbytes > size:
+        raise ValueError(f"it is cut short: {spec.nbytes} bytes of data are not there")
+    return spec
+
+
+def _tensor(reader: Reader, name: str) -> np.ndarray:
+    shape = reader.header[name].shape
+    return reader.read(name, 0, shape[0] if shape else 1).reshape(shape)
+
+
+def _tensor_header(reader: Reader, name: str) -> TensorSpec:
+    return reader.header[name]
+
+
+_ARRAYS = _Taking(_stored_array, _tensor)
+_HEADERS = _Taking(_stored_header, _tensor_header)
+
+
+def _load(path: Path, taking: _Taking[Found]) -> dict[str, Found]:
     if not path.exists():
         raise FileError(f"{shown_path(path)} does not exist")
     if not path.is_file():
         raise FileError(f"{shown_path(path)} is not a file")
     try:
         if path.suffix == ".npy":
-            return {"": _npy(path)}
+            return {"": _npy(path, taking)}
         if path.suffix == ".npz":
-            return _npz(path)
-        return _checkpoint(path)
+            return _npz(path, taking)
+        return _checkpoint(path, taking)
     except OSError as failure:
         raise FileError(
             f"{shown_path(path)} cannot be read: {failure.strerror or failure}"
         ) from failure
 
 
-def _npy(path: Path) -> np.ndarray:
+def _npy(path: Path, taking: _Taking[Found]) -> Found:
     try:
         with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+            return taking.stored(file, path.stat().st_size)
     except UNREADABLE as failure:
         raise CheckpointError(
             f"{shown_path(path)} is no readable .npy file: {_line(failure)}"
         ) from failure
 
 
-def _npz(path: Path) -> dict[str, np.ndarray]:
+def _npz(path: Path, taking: _Taking[Found]) -> dict[str, Found]:
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > LARGEST:
-            raise CheckpointError(
-                f"{shown_path(path)} unpacks to {size} bytes; the limit is {LARGEST}"
-            )
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: np.asarray(archive[name]) for name in archive.files}
+            entries = archive.infolist()
+            size = sum(entry.file_size for entry in entries)
+            if size > LARGEST:
+                raise CheckpointError(
+                    f"{shown_path(path)} unpacks to {size} bytes; the limit is {LARGEST}"
+                )
+            found: dict[str, Found] = {}
+            for entry in entries:
+                with archive.open(entry) as file:
+                    name = entry.filename.removesuffix(".npy")
+                    found[name] = taking.stored(file, entry.file_size)
+            return found
     except UNREADABLE as failure:
         raise CheckpointError(
             f"{shown_path(path)} is no readable .npz file: {_line(failure)}"
         ) from failure
 
 
-def _checkpoint(path: Path) -> dict[str, np.ndarray]:
+def _checkpoint(path: Path, taking: _Taking[Found]) -> dict[str, Found]:
     for adapter in formats().values():
         if path.suffix in adapter.suffixes:
             reader = adapter.open(path, None)
             try:
-                return {
-                    name: reader.read(name, 0, spec.shape[0] if spec.shape else 1).reshape(
-                        spec.shape
-                    )
-                    for name, spec in reader.header.items()
-                }
+                return {name: taking.tensor(reader, name) for name in reader.header}
             finally:
                 reader.close()
     known = sorted({".npy", ".npz", *(end for each in formats().values() for end in each.suffixes)})

@@ -13,7 +13,7 @@ from ckgrow.errors import CheckpointError, SpecError
 from ckgrow.graph import BATCH, Graph, Shape
 from ckgrow.names import shown, shown_path
 from ckgrow.random import Stream
-from ckgrow.verdict.arrays import read_arrays
+from ckgrow.verdict.arrays import read_arrays, read_headers
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,7 @@ def from_file(
     the graph's inputs, are empty, or are not finite.
     """
     arrays = read_arrays(path, graph.inputs, "graph input", others)
-    missing = [name for name in graph.inputs if name not in arrays]
-    if missing:
-        raise CheckpointError(
-            f"{shown_path(path)}: no array for the graph input {shown(missing[0])}"
-        )
-    counts = {len(array) for array in arrays.values()}
-    if len(counts) > 1:
-        raise CheckpointError(
-            f"{shown_path(path)}: the arrays hold different numbers of samples: {counts}"
-        )
+    count = _count(path, graph, {name: len(array) for name, array in arrays.items()})
     with np.errstate(over="ignore"):
         single = {name: array.astype(np.float32) for name, array in arrays.items()}
     for name, array in single.items():
@@ -84,7 +75,30 @@ def from_file(
             raise CheckpointError(
                 f"{shown_path(path)}: {shown(name)} has values too large for float32"
             )
-    return Samples(f"{counts.pop()} samples from {path.name}", single)
+    return Samples(f"{count} samples from {path.name}", single)
+
+
+def count_in_file(path: Path, graph: Graph, advice: str = "") -> int:
+    """How many samples :func:`from_file` would read, from what the file says of its arrays.
+
+    Raises what that raises, but for values; ``advice`` is for samples of another size.
+    """
+    found = read_headers(path, graph.inputs, "graph input", advice)
+    return _count(path, graph, {name: spec.shape[0] for name, spec in found.items()})
+
+
+def _count(path: Path, graph: Graph, lengths: Mapping[str, int]) -> int:
+    missing = [name for name in graph.inputs if name not in lengths]
+    if missing:
+        raise CheckpointError(
+            f"{shown_path(path)}: no array for the graph input {shown(missing[0])}"
+        )
+    counts = set(lengths.values())
+    if len(counts) > 1:
+        raise CheckpointError(
+            f"{shown_path(path)}: the arrays hold different numbers of samples: {counts}"
+        )
+    return counts.pop()
 
 
 def _sizes(name: str, shape: Shape) -> tuple[int, ...]:

@@ -10,11 +10,12 @@ from ckgrow.drafts.parallel import path_around_block, path_beside_layer
 from ckgrow.errors import SpecError
 from ckgrow.loading import Loaded
 from ckgrow.methods import block_method, widen_method
-from ckgrow.methods.method import STRENGTH
+from ckgrow.methods.method import weakest
 from ckgrow.names import Pattern, guess, quoted
-from ckgrow.planning.branching import Branched, add_path, append_branch
+from ckgrow.planning.branching import add_path, append_branch
+from ckgrow.planning.extension import Extended
 from ckgrow.planning.report import StepReport
-from ckgrow.planning.targets import match_names
+from ckgrow.planning.targets import MOST_CHANNELS, match_names
 from ckgrow.planning.verbs.facts import refuse_defaults
 from ckgrow.random import Draw
 from ckgrow.spec import BranchStep
@@ -31,6 +32,10 @@ def branch_step(
 ) -> tuple[Draft, StepReport]:
     """A path for everything that the step names, in the order of the network."""
     _check_method(step)
+    if step.width is not None and step.width > MOST_CHANNELS:
+        raise SpecError(
+            f"{step.where}: a path of {step.width} channels; ckgrow makes {MOST_CHANNELS} at most"
+        )
     refuse_defaults((), teacher, "branch", step.where)
     branch = _summed if step.at == "sum" else _appended
     names, made = branch(draft, step, draw, teacher)
@@ -38,9 +43,9 @@ def branch_step(
         step.where,
         f"branch of {', '.join(step.branch)} by {step.method}",
         step.method,
-        max((each.preserves for each in made), key=STRENGTH.index),
+        weakest(each.preserves for each in made),
         names,
-        added=tuple(each.added for each in made),
+        added=tuple(path for each in made for path in each.added),
         warnings=tuple(text for each in made for text in each.warnings),
     )
     return made[-1].draft, report
@@ -63,16 +68,16 @@ def _check_method(step: BranchStep) -> None:
 
 def _summed(
     draft: Draft, step: BranchStep, draw: Draw, teacher: Loaded
-) -> tuple[tuple[str, ...], list[Branched]]:
+) -> tuple[tuple[str, ...], list[Extended]]:
     stages = teacher.architecture.stages(draft.graph)
     blocks = {block for stage in stages for block in stage.blocks}
     names = _blocks_or_layers(step, blocks, draft)
     method = block_method(SUMMED[step.method], step.where)
-    made: list[Branched] = []
-    for name in names:
+    made: list[Extended] = []
+    for number, name in enumerate(names):
         beside = path_around_block if name in blocks else path_beside_layer
         path = beside(draft, name, step.width, method.multiple, step.where)
-        made.append(add_path(draft, path, method, draw, step))
+        made.append(add_path(draft, path, method, draw.part(number), step))
         draft = made[-1].draft
     return names, made
 
@@ -90,7 +95,7 @@ def _blocks_or_layers(step: BranchStep, blocks: set[str], draft: Draft) -> tuple
 
 def _appended(
     draft: Draft, step: BranchStep, draw: Draw, teacher: Loaded
-) -> tuple[tuple[str, ...], list[Branched]]:
+) -> tuple[tuple[str, ...], list[Extended]]:
     """Each pattern means one new branch for every concatenation that it leads to."""
     method = widen_method(step.method, step.where)
     layers = tuple(draft.grouping.layers)
@@ -107,9 +112,9 @@ def _appended(
         if not leads_to:
             raise obstacles[0]
         names |= dict.fromkeys(leads_to.values())
-    made: list[Branched] = []
-    for name in names:
-        made.append(append_branch(draft, name, method, draw, step))
+    made: list[Extended] = []
+    for number, name in enumerate(names):
+        made.append(append_branch(draft, name, method, draw.part(number), step))
         draft = made[-1].draft
     return tuple(names), made
 

@@ -10,7 +10,7 @@ from ckgrow.drafts.draft import Draft
 from ckgrow.errors import SpecError
 from ckgrow.loading import Loaded
 from ckgrow.methods import block_method, layer_method
-from ckgrow.methods.method import STRENGTH, BlockMethod, Preserves
+from ckgrow.methods.method import BlockMethod, Preserves, weakest
 from ckgrow.names import Pattern
 from ckgrow.planning.deepening import deepen_layer, deepen_layer_by_block, deepen_stage
 from ckgrow.planning.report import StepReport
@@ -39,39 +39,40 @@ def deepen_step(
     warnings: list[str] = []
     preserves: list[Preserves] = []
     defect = 0.0
-    while waiting:
+    for part in map(draw.part, range(len(names))):
         name = waiting.pop(0)
         if name in stages:
             block = block_method(method_name, step.where)
             refuse_unread(step, COMMON, block)
             refuse_defaults(block.rests_on, teacher, block.name, step.where)
-            done = deepen_stage(draft, stages[name], block, draw, step)
+            done = deepen_stage(draft, stages[name], block, part, step)
         else:
             method = layer_method(method_name, step.where)
             refuse_unread(step, COMMON, method)
             if isinstance(method, BlockMethod):  # exact whatever the activation is
                 refuse_defaults((), teacher, method.name, step.where)
-                done = deepen_layer_by_block(draft, name, method, draw, step)
+                done = deepen_layer_by_block(draft, name, method, part, step)
             else:
                 refuse_defaults(method.rests_on, teacher, method.name, step.where)
-                done = deepen_layer(draft, name, method, draw, step)
+                done = deepen_layer(draft, name, method, part, step)
         draft = done.draft
         waiting = [done.moved(each) for each in waiting]
         added = [*map(done.moved, added), *done.added]
         preserves.append(done.preserves)
         defect += done.defect
         warnings.extend(done.warnings)
+    measured, said = calibrated(before, draft.with_changes(), step, teacher.network.assumptions)
     report = StepReport(
         step.where,
         f"deepen {', '.join(step.deepen)} by {method_name}",
         method_name,
-        max(preserves, key=STRENGTH.index),
+        weakest(preserves),
         tuple(names),
         added=tuple(added),
         defect=defect,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *said),
     )
-    return calibrated(before, draft, step), report
+    return measured, report
 
 
 def _meant(
@@ -83,6 +84,13 @@ def _meant(
             raise SpecError(
                 f"{step.where}: this network has no stages; name a layer and say 'layers'"
             )
+        for text in step.deepen:
+            if text in layers:
+                raise SpecError(
+                    f"{step.where}: {text} is a layer, and "
+                    f"{'blocks' if step.blocks is not None else 'after'!r} is for stages "
+                    f"({', '.join(stages)}); say 'layers'"
+                )
         return tuple(stages)
     patterns = [Pattern(text) for text in step.deepen]
     matches = [name for name in stages for pattern in patterns if pattern.matches(name)]

@@ -9,6 +9,7 @@ example on.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,8 +18,8 @@ from ckgrow.errors import SpecError
 from ckgrow.graph import Graph
 from ckgrow.loading import Loaded
 from ckgrow.names import first_few, shown
+from ckgrow.ops import rule
 from ckgrow.planning.ends import (
-    NEUTRAL,
     End,
     group_of,
     grown_ends,
@@ -34,7 +35,6 @@ from ckgrow.spec import ClassesStep, InputsStep
 from ckgrow.spec.section import Amount
 
 NORMALISING = ("Softmax", "LogSoftmax")
-RECTIFYING = ("Relu", "Clip")
 
 
 def inputs_step(
@@ -138,7 +138,7 @@ def _rescaling(before: Graph, after: Graph) -> list[str]:
     return [
         node.name
         for node in before.nodes
-        if node.op in NEUTRAL and any(name in changed for name in node.inputs)
+        if rule(node.op).neutral is not None and any(name in changed for name in node.inputs)
     ]
 
 
@@ -164,10 +164,11 @@ def _dead(draft: Draft, ends: Sequence[End]) -> list[str]:
     for end in ends:
         group = group_of(draft, end)
         readers = () if group is None else draft.grouping.readers(draft.graph, group)
-        rectifiers = [name for name in readers if draft.graph.node(name).op in RECTIFYING]
+        nodes = map(draft.graph.node, readers)
+        flat = (n.name for n in nodes if rule(n.op).flat_at_zero(n, draft.graph.constants))
         found += [
             f"{end.name}: new logits are zero before {name}, whose gradient there is zero: they "
             "are dead and cannot learn; use fill: match-std"
-            for name in rectifiers[:1]
+            for name in itertools.islice(flat, 1)
         ]
     return found

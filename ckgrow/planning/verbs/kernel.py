@@ -16,20 +16,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ckgrow.drafts.draft import Draft
 from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
 from ckgrow.loading import Loaded
+from ckgrow.maps import ZERO, ChannelMap
 from ckgrow.ops.conv import window
 from ckgrow.planning.report import StepReport
 from ckgrow.planning.targets import match_names
 from ckgrow.planning.verbs.facts import refuse_defaults
 from ckgrow.random import Draw
-from ckgrow.recipes import Surrounded
-from ckgrow.recipes.kernel import CHANNEL_DIMS
+from ckgrow.recipes import Placed, Recipe
 from ckgrow.spec import KernelStep
 
 Sizes = tuple[int, ...]
+
+CHANNEL_DIMS = 2  # a kernel is "out in/group *sizes"
 
 
 def kernel_step(
@@ -74,7 +78,7 @@ def kernel_step(
     )
     recipes = {
         **draft.recipes,
-        **{weight: Surrounded(draft.recipes[weight], each) for weight, each in grown.items()},
+        **{weight: _surrounded(draft.recipes[weight], each) for weight, each in grown.items()},
     }
     return draft.with_changes(graph=_padded(draft.graph, grown), recipes=recipes), report
 
@@ -150,6 +154,16 @@ def _margins(draft: Draft, node: Node, step: KernelStep) -> Sizes:
             f"{_by(sizes)}; ckgrow only grows: 'to: {list(kept)}', for instance"
         )
     return tuple((size - old) // 2 for size, old in zip(sizes, kernel, strict=True))
+
+
+def _surrounded(weight: Recipe, margins: Sizes) -> Recipe:
+    """The weight with as many zeros more on either side of each axis of its kernel."""
+    for axis, margin in enumerate(margins, CHANNEL_DIMS):
+        if margin:
+            size = weight.spec.shape[axis]
+            sources = np.pad(np.arange(size), margin, constant_values=ZERO)
+            weight = Placed(weight, axis, (ChannelMap(size, sources),))
+    return weight
 
 
 def _padded(graph: Graph, margins: dict[str, Sizes]) -> Graph:

@@ -18,7 +18,7 @@ from ckgrow.drafts.renaming import is_inside
 from ckgrow.errors import CkgrowError, SpecError
 from ckgrow.loading import Loaded
 from ckgrow.methods import block_method, layer_method, widen_method
-from ckgrow.methods.method import STRENGTH
+from ckgrow.methods.method import weakest
 from ckgrow.names import first_few, nearest, quoted
 from ckgrow.planning.correspondence import Addition, Correspondence, correspond
 from ckgrow.planning.departures import departures, group_count, obstacles
@@ -178,7 +178,7 @@ def _summarised(step: TargetStep, way: Correspondence, reports: list[StepReport]
         step.where,
         f"target {step.target}: {', '.join(done)}",
         ", ".join(dict.fromkeys(report.method for report in reports)) or step.widen,
-        max((report.preserves for report in reports), key=STRENGTH.index, default="exact"),
+        weakest(report.preserves for report in reports),
         tuple(dict.fromkeys((*widened, *(each.name for each in way.additions)))),
         widths=widths,
         added=way.new,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ckgrow.drafts.calibrating import calibrated
 from ckgrow.drafts.draft import Draft
 from ckgrow.loading import Loaded
 from ckgrow.methods import widen_method
+from ckgrow.methods.method import WidenMethod
 from ckgrow.planning.convolution_groups import taken_by_groups
 from ckgrow.planning.report import StepReport
-from ckgrow.planning.targets import match_names, new_widths
+from ckgrow.planning.targets import Widths, match_names, new_widths
 from ckgrow.planning.verbs.facts import refuse_defaults
 from ckgrow.planning.verbs.options import refuse_unread
 from ckgrow.planning.widening import widen
@@ -36,9 +38,9 @@ def widen_step(
     if step.groups is not None:
         draft = taken_by_groups(draft, step)
     names = match_names(step.widen, draft.grouping.layers, step.where, "layer")
-    before, prepared = draft, method.prepare(draft, names, step)
-    draft, grouping = prepared.draft, prepared.draft.grouping
-    widths = new_widths(grouping, step, names, prepared.barred)
+    before = draft
+    draft, widths = _prepared(draft, step, method, names)
+    grouping = draft.grouping
     warnings = list(widths.warnings)
     for name in widths.targets:
         warnings.extend(method.warnings(step, draft.graph, grouping, grouping.groups[name]))
@@ -54,8 +56,28 @@ def widen_step(
         added=tuple(layer for layer in draft.origins if layer not in before.origins),
         warnings=tuple(warnings),
     )
-    widened = calibrated(before, widen(draft, widths.targets, method, draw, step), step)
-    return replace(widened, by_groups=frozenset()), report
+    widened = widen(draft, widths.targets, method, draw, step)
+    measured, said = calibrated(before, widened, step, teacher.network.assumptions)
+    report = replace(report, warnings=(*report.warnings, *said))
+    return replace(measured, by_groups=frozenset()), report
+
+
+def _prepared(
+    draft: Draft, step: WidenStep, method: WidenMethod, names: Sequence[str]
+) -> tuple[Draft, Widths]:
+    """The draft made ready for the layers that grow, and their widths.
+
+    How wide a layer becomes is known when it is ready, as a method may part it from others. Where
+    some stay as they are, the draft is made ready anew for the others alone.
+    """
+    ready = method.prepare(draft, names, step)
+    widths = new_widths(ready.draft.grouping, step, names, ready.barred)
+    groups = ready.draft.grouping.groups
+    growing = {layer for name in widths.targets for layer in groups[name].layers}
+    if ready.draft is draft or growing.issuperset(widths.matched):
+        return ready.draft, widths
+    less = method.prepare(draft, [name for name in names if name in growing], step).draft
+    return less, new_widths(less.grouping, step, names, ready.barred)
 
 
 def _padding_warnings(draft: Draft, groups: tuple[str, ...], teacher: Loaded) -> list[str]:
