@@ -56,14 +56,16 @@ def _named(candidates: Iterable[Kind], name: str, where: str) -> Kind:
     if name in known:
         return known[name]
     verb = list(known.values())[-1].verb
-    elsewhere = [method.verb for method in methods() if method.name == name]
-    if elsewhere:
-        hint = "; name a layer, or say 'layers'" if elsewhere[0] == LayerMethod.verb else ""
-        raise SpecError(
-            f"{where}: {name} is a way to {elsewhere[0]}, not to {verb}{hint}; "
-            f"to {verb} there are {', '.join(known)}"
-        )
     raise SpecError(
         f"{where}: no method {quoted(name)} to {verb} by, only {', '.join(known)}"
-        f"{guess(name, known)}"
+        f"{_elsewhere(name, verb) or guess(name, known)}"
     )
+
+
+def _elsewhere(name: str, verb: str) -> str:
+    """What a method of that name is for, if it is for something else than ``verb``."""
+    others = [method.verb for method in methods() if method.name == name]
+    if not others:
+        return ""
+    a_layer = verb == BlockMethod.verb and LayerMethod.verb in others
+    return f"; it is a way to {others[0]}" + (": name one, or say 'layers'" if a_layer else "")
