@@ -119,11 +119,17 @@ class _Container:
         path = self._at(number)
         nodes = _inside(self._paths.nodes, path)
         parts = {name.partition(".")[0] for name in self._paths.suffixes(path)}
-        differences = [
-            (len(_parts(block) - parts), _strides_off(block, nodes), abs(place - number))
+        candidates = [
+            ((len(_parts(block) - parts), _strides_off(block, nodes), abs(place - number)), block)
             for block, place in zip(self._old, places, strict=True)
+            if next(block.parameters(recurse=False), None) is None  # a block, not a layer
         ]
-        block = copy.deepcopy(self._old[differences.index(min(differences))])
+        if not candidates:
+            raise CheckpointError(
+                f"the student has {shown(path)}, which is like nothing that stands beside it in "
+                "the module; write a module that holds it"
+            )
+        block = copy.deepcopy(min(candidates, key=lambda each: each[0])[1])
         for name in _parts(block) - parts:
             # an empty Sequential passes its input on, whether the forward asks for None or not
             setattr(block, name, nn.Sequential())
