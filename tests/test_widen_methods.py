@@ -388,3 +388,9 @@ def test_inputs_first_are_divided_alike_by_any_tiles_and_blocks(split, noisy, mo
     monkeypatch.setattr("ckgrow.recipes.divided.DRAWN_BYTES", 200)
     tiles = [recipe.rows(np.array(index), reading) for index in ([0, 1], [2], [5, 3, 4])]
     assert np.array_equal(np.concatenate(tiles), whole[[0, 1, 2, 5, 3, 4]])
+
+
+def test_what_holds_for_several_groups_is_said_once():
+    student = grown(STATE, {"widen": "*", "by": 2, "method": "r2wider"}, options=STATED)
+    (warning,) = student.plan.steps[0].warnings
+    assert warning.startswith("0, 2: no BatchNorm steadies the pairs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ckgrow.drafts.calibrating import calibrated
@@ -10,6 +10,7 @@ from ckgrow.drafts.draft import Draft
 from ckgrow.loading import Loaded
 from ckgrow.methods import widen_method
 from ckgrow.methods.method import WidenMethod
+from ckgrow.names import first_few
 from ckgrow.planning.convolution_groups import taken_by_groups
 from ckgrow.planning.report import StepReport
 from ckgrow.planning.targets import Widths, match_names, new_widths
@@ -42,8 +43,11 @@ def widen_step(
     draft, widths = _prepared(draft, step, method, names)
     grouping = draft.grouping
     warnings = list(widths.warnings)
-    for name in widths.targets:
-        warnings.extend(method.warnings(step, draft.graph, grouping, grouping.groups[name]))
+    told = {
+        name: method.warnings(step, draft.graph, grouping, grouping.groups[name])
+        for name in widths.targets
+    }
+    warnings.extend(_together(told))
     warnings.extend(_padding_warnings(draft, tuple(widths.targets), teacher))
     report = StepReport(
         step.where,
@@ -78,6 +82,15 @@ def _prepared(
         return ready.draft, widths
     less = method.prepare(draft, [name for name in names if name in growing], step).draft
     return less, new_widths(less.grouping, step, names, ready.barred)
+
+
+def _together(told: Mapping[str, list[str]]) -> list[str]:
+    """Warnings by group, with those that say the same of several groups said once."""
+    groups: dict[str, list[str]] = {}
+    for name, texts in told.items():
+        for text in texts:
+            groups.setdefault(text.removeprefix(f"{name}: "), []).append(name)
+    return [f"{first_few(names)}: {text}" for text, names in groups.items()]
 
 
 def _padding_warnings(draft: Draft, groups: tuple[str, ...], teacher: Loaded) -> list[str]:
