@@ -502,13 +502,19 @@ def test_terminal_that_knows_only_ascii(folder):
 
 
 @pytest.mark.parametrize("arguments", [("plan", "teacher.safetensors", "spec.yaml"), ("--help",)])
-def test_stdout_on_a_full_disk(folder, arguments):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_stdout_on_a_full_disk(folder, arguments, unbuffered):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [CKGROW, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [CKGROW, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     assert done.returncode == 4
-    assert "No space left on device" in done.stderr
+    assert done.stderr.count("No space left on device") == 1
     assert "Traceback" not in done.stderr
 
 

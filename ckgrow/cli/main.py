@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ckgrow.cli import looking, making
-from ckgrow.cli.shared import INTERRUPTED, printable, say, set_debugging
+from ckgrow.cli.shared import INTERRUPTED, ignore_stdout, printable, say, set_debugging
 from ckgrow.errors import FileError
 from ckgrow.version import VERSION
 
@@ -65,9 +65,21 @@ def run() -> None:
         if isinstance(stream, TextIOWrapper):  # what the terminal's encoding lacks is escaped
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            _flush()
     except KeyboardInterrupt:  # before a command has begun
         raise SystemExit(INTERRUPTED) from None
     except OSError as failure:  # the same: a help text that cannot be printed
+        ignore_stdout()
         typer.echo(f"error: {failure.strerror}", err=True)
         raise SystemExit(FileError.exit_code) from None
+
+
+def _flush() -> None:
+    """Writes what is still to be printed, since Python would not tell its failure as an error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        ignore_stdout()

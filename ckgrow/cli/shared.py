@@ -80,6 +80,7 @@ def _report(failure: BaseException) -> NoReturn:
         case Terminated():
             _fail("terminated; no unfinished file was left behind", failure.exit_code)
         case OSError():
+            ignore_stdout()  # if that is what failed, what waits in its buffer would fail again
             _fail(failure.strerror or str(failure), FileError.exit_code)
         case _:
             _fail(f"internal error: {type(failure).__name__}: {failure}", INTERNAL)
@@ -113,9 +114,13 @@ def say(text: str, *, end: str = "\n") -> None:
 
 
 def ignore_stdout() -> None:
-    """Whatever is printed from now on goes nowhere."""
+    """Whatever is printed from now on goes nowhere, and what waits in the buffer as well."""
+    try:
+        stdout = sys.stdout.fileno()
+    except OSError:  # no file at all: nothing there can fail
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stdout)
     os.close(nowhere)
 
 
