@@ -87,7 +87,8 @@ class Drawn(Recipe):
         """Names the deviation and where it comes from."""
         times = "" if self.scale == 1.0 else f"{self.scale:g} times "
         if isinstance(self.deviation, Statistic):
-            return f"new, random with {times}{self.deviation.describe()}"
+            stand_in = " (He's if that is 0)" if self.deviation.otherwise else ""
+            return f"new, random with {times}{self.deviation.describe()}{stand_in}"
         return f"new, random with {times}deviation {self.deviation:.3g}"
 
 
