@@ -112,17 +112,16 @@ def moved(kept: Kept | None, axis: int, runs: Sequence[ChannelMap]) -> Kept | No
 def ranges(index: np.ndarray) -> str:
     """Positions as slices: ``0:64``, ``0:12:2``, ``0:6,9:12``."""
     said: list[str] = []
+    steps = np.diff(index)
+    turns = np.append(np.flatnonzero(np.diff(steps)), len(steps) - 1) + 1  # last of equal steps
     start = 0
     while start < len(index):
-        stop = start + 1
-        step = int(index[stop] - index[start]) if stop < len(index) else 1
-        while stop < len(index) and index[stop] - index[stop - 1] == step > 0:
-            stop += 1
-        first, last = int(index[start]), int(index[stop - 1]) + 1
-        said.append(
-            f"{first}:{last}" if step == 1 or stop == start + 1 else f"{first}:{last}:{step}"
-        )
-        start = stop
+        step = int(steps[start]) if start < len(steps) else 1
+        goes_on = start < len(steps) and step > 0
+        last = int(turns[np.searchsorted(turns, start, side="right")]) if goes_on else start
+        first, stop = int(index[start]), int(index[last]) + 1
+        said.append(f"{first}:{stop}" if step == 1 or last == start else f"{first}:{stop}:{step}")
+        start = last + 1
     return ",".join(said) or "0:0"
 
 
