@@ -61,6 +61,10 @@ class TensorSpec:
         """Whether ckgrow can do arithmetic on it."""
         return self.dtype in FLOAT_DTYPES
 
+    def resized(self, axis: int, count: int) -> TensorSpec:
+        """The same with ``count`` entries along one axis."""
+        return TensorSpec(self.dtype, (*self.shape[:axis], count, *self.shape[axis + 1 :]))
+
 
 class Header(Mapping[str, TensorSpec]):
     """Tensor specs by name, in the order of the file. Immutable."""

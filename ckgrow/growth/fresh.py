@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from ckgrow.drafts.filling import deviation, fresh_entries, fresh_weight
 from ckgrow.growth.axis import Growing, GrownAxis
-from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
 from ckgrow.recipes import Drawn, Placed, Recipe
 
@@ -19,7 +18,7 @@ def fresh_rows(source: Recipe, axis: GrownAxis, at: Growing) -> Recipe | None:
         return None
     if at.step.fill == "copy":
         return modelled(source, axis, at.dim)
-    spec = resized(source.spec, at.dim, axis.map.fresh_count)
+    spec = source.spec.resized(at.dim, axis.map.fresh_count)
     return fresh_weight(spec, at.stream("fresh"), source, at.tensor, at.step.fill, at.dim)
 
 
@@ -30,7 +29,7 @@ def fresh_columns(
     count = max(grown.fresh_count for grown in maps)
     if not count:
         return None
-    spec = resized(source.spec, at.dim, count)
+    spec = source.spec.resized(at.dim, count)
     return Drawn(spec, at.stream("columns"), deviation(source, at.tensor, "match-std"), scale)
 
 
@@ -42,7 +41,7 @@ def with_fresh_entries(source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
     if not grown.fresh_count and not grown.has_zeros:
         return Placed(source, at.dim, (grown,))
     everything_new = grown.with_zeros_as_fresh()
-    spec = resized(source.spec, at.dim, everything_new.fresh_count)
+    spec = source.spec.resized(at.dim, everything_new.fresh_count)
     new = fresh_entries(spec, at.node, at.position, source, at.tensor)
     return Placed(source, at.dim, (everything_new,), new)
 
@@ -50,8 +49,3 @@ def with_fresh_entries(source: Recipe, axis: GrownAxis, at: Growing) -> Recipe:
 def modelled(source: Recipe, axis: GrownAxis, dim: int) -> Recipe:
     """For each fresh unit of ``axis`` the entry of the teacher's channel that it imitates."""
     return Placed(source, dim, (ChannelMap(axis.map.width, axis.fresh_models),))
-
-
-def resized(spec: TensorSpec, dim: int, count: int) -> TensorSpec:
-    """A shape with ``count`` entries along one dimension."""
-    return TensorSpec(spec.dtype, (*spec.shape[:dim], count, *spec.shape[dim + 1 :]))

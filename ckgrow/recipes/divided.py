@@ -52,9 +52,8 @@ class Divided(Recipe):
     spec: TensorSpec = field(init=False)
 
     def __post_init__(self) -> None:
-        shape = list(self.source.spec.shape)
-        shape[self.axis] = len(self.runs[0])
-        object.__setattr__(self, "spec", TensorSpec(self.source.spec.dtype, tuple(shape)))
+        resized = self.source.spec.resized(self.axis, len(self.runs[0]))
+        object.__setattr__(self, "spec", resized)
 
     def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
         """Rows by run, since each run has its own map."""

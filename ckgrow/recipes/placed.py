@@ -29,9 +29,8 @@ class Placed(Recipe):
     spec: TensorSpec = field(init=False)
 
     def __post_init__(self) -> None:
-        shape = list(self.source.spec.shape)
-        shape[self.axis] = len(self.runs[0])
-        object.__setattr__(self, "spec", TensorSpec(self.source.spec.dtype, tuple(shape)))
+        resized = self.source.spec.resized(self.axis, len(self.runs[0]))
+        object.__setattr__(self, "spec", resized)
 
     def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
         """Rows are looked up before they are read; other axes afterwards, run by run."""
