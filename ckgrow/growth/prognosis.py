@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from ckgrow.graph import Graph
+from ckgrow.graph import Graph, Node
 from ckgrow.groups import Group, Grouping
 from ckgrow.ops import rule
 from ckgrow.ops.batch_normalization import EPSILON
@@ -19,6 +19,11 @@ LARGE = 2.0
 """Deviations of the layer that reads them beyond which weights that cancel make training unsafe."""
 NEGLIGIBLE = 1e-6
 """Noise of fewer deviations is lost when weights are rounded to float32."""
+
+
+def gain_of_zeros(norm: Node) -> float:
+    """By how much a BatchNorm multiplies the gradients of exact zeros in train mode."""
+    return float(1 / math.sqrt(norm.get("epsilon", EPSILON)))
 
 
 def of_zero_units(grouping: Grouping, graph: Graph, group: Group, cure: str) -> list[str]:
@@ -32,10 +37,10 @@ def of_zero_units(grouping: Grouping, graph: Graph, group: Group, cure: str) -> 
             ]
     for node in readers:
         if node.op == "BatchNormalization":
-            factor = 1 / math.sqrt(node.get("epsilon", EPSILON))
+            gain = gain_of_zeros(node)
             return [
                 f"{group.name}: new units are zero before the BatchNorm {node.name}, which "
-                f"multiplies their gradients by {factor:.0f} in train mode: they explode; {cure}"
+                f"multiplies their gradients by {gain:.0f} in train mode: they explode; {cure}"
             ]
     return []
 

@@ -20,7 +20,6 @@ the deviation of exact zeros, and multiplies the gradients of V by 1 / sqrt(eps)
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +29,9 @@ from ckgrow.drafts.draft import Draft
 from ckgrow.drafts.endings import Crossing, Ending, crossing, ending
 from ckgrow.drafts.filling import fresh_block, modelled_weight
 from ckgrow.errors import SpecError
+from ckgrow.growth.prognosis import gain_of_zeros
 from ckgrow.maps import ZERO, ChannelMap, fresh
 from ckgrow.methods.method import BlockMethod, Filling
-from ckgrow.ops.batch_normalization import EPSILON
 from ckgrow.random import Draw
 from ckgrow.recipes import Filled, Placed, Recipe
 from ckgrow.spec import DeepenStep
@@ -141,7 +140,7 @@ class _Cancelling:
             )
         norm = self.end.batch_norm
         if norm is not None:
-            factor = 1 / math.sqrt(norm.get("epsilon", EPSILON))
+            factor = gain_of_zeros(norm)
             told.append(
                 f"{self.block.path}: an exactly-zero convolution stands before the BatchNorm "
                 f"{norm.name}, which multiplies gradients by {factor:.0f} in train mode, so the "
