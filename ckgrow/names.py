@@ -85,6 +85,11 @@ def first_few(texts: Sequence[str], most: int = 6) -> str:
     return f"{said} and {len(texts) - most} more" if len(texts) > most else said
 
 
+def by(sizes: Iterable[object]) -> str:
+    """Sizes as people write them: ``3 x 3``."""
+    return " x ".join(map(str, sizes))
+
+
 def guess(word: str, candidates: Iterable[str]) -> str:
     """``; did you mean ...?`` to end a message with, "" where nothing is near."""
     near = nearest(word, candidates, 1)

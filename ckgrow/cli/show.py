@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ckgrow.cli.shared import ignore_stdout, printable
-from ckgrow.names import first_few, shown
+from ckgrow.names import by, first_few, shown
 from ckgrow.planning import StepReport
 from ckgrow.reports.documents import (
     Amount,
@@ -248,7 +248,7 @@ def _table(out: Console, heads: Sequence[str], rows: Iterable[Sequence[str]]) ->
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
-    return "new" if shape is None else " x ".join(map(str, shape)) or "scalar"
+    return "new" if shape is None else by(shape) or "scalar"
 
 
 def _number(value: float | None) -> str:

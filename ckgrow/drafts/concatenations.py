@@ -16,6 +16,7 @@ from ckgrow.drafts.places import Place, place_behind
 from ckgrow.drafts.renaming import is_inside
 from ckgrow.errors import GraphError, SpecError
 from ckgrow.graph import Graph, Node
+from ckgrow.names import by
 from ckgrow.ops import Site, rule
 
 
@@ -90,7 +91,7 @@ def model_of(draft: Draft, found: Junction, name: str, where: str) -> Place:
             if place.channelwise:
                 return place
     sizes = draft.shapes[found.concat.inputs[0]][2:], draft.shapes[found.fork][2:]
-    made, read = (" x ".join(map(str, each)) for each in sizes)
+    made, read = map(by, sizes)
     if made == read:
         raise SpecError(
             f"{where}: {name} has no layer that a new branch of {found.concat.name} could be "

@@ -25,6 +25,7 @@ from ckgrow.drafts.places import Place, place_behind
 from ckgrow.drafts.residual import BranchMaker
 from ckgrow.errors import SpecError
 from ckgrow.graph import Attribute, Node
+from ckgrow.names import by
 from ckgrow.naming import free_name
 
 Shape = tuple[int, ...]
@@ -78,8 +79,8 @@ def path_around_block(
     made, *wanted = whole[len(stream) - 1 :]
     if [-(-size // stride) for size, stride in zip(sizes, strides, strict=True)] != wanted:
         raise SpecError(
-            f"{where}: {block} makes a map of {_by(wanted)} of one of {_by(sizes)}, which no "
-            f"single layer with a kernel of {_by(kernel)} does; name one of its layers instead"
+            f"{where}: {block} makes a map of {by(wanted)} of one of {by(sizes)}, which no "
+            f"single layer with a kernel of {by(kernel)} does; name one of its layers instead"
         )
     hidden = _hidden(width, _weight(draft, model)[0], multiple, block, where)
     attributes = same_size(model, kernel, 1) | {"strides": strides}
@@ -166,7 +167,3 @@ def _strides(nodes: tuple[Node, ...], end: str, start: str, spatial: int) -> Sha
 
 def _weight(draft: Draft, layer: Node) -> Shape:
     return draft.recipes[layer.inputs[1]].spec.shape
-
-
-def _by(sizes: Shape | list[int]) -> str:
-    return " x ".join(map(str, sizes))

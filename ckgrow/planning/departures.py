@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ckgrow.drafts.draft import Draft
 from ckgrow.graph import Node
-from ckgrow.names import shown
+from ckgrow.names import by, shown
 from ckgrow.ops import rule
 from ckgrow.ops.elementwise import Passing
 from ckgrow.planning.correspondence import listed
@@ -76,7 +76,7 @@ def _between(own: Draft, mine: Node, target: Draft, theirs: Node) -> Iterator[tu
         sides = tuple(zip(kernel, other, strict=True))
         can = all(old <= new and old % 2 and new % 2 for old, new in sides)
         reason = "a 'kernel' step must come first" if can else "kernels grow from odd to odd sizes"
-        yield reason, f"{name} has a kernel of {_sides(kernel)}, the target {_sides(other)}"
+        yield reason, f"{name} has a kernel of {by(kernel)}, the target {by(other)}"
     width = own.grouping.layers[mine.name].width
     wanted = target.grouping.layers[theirs.name].width
     groups, parts = group_count(own, mine.name), group_count(target, theirs.name)
@@ -93,10 +93,6 @@ def _between(own: Draft, mine: Node, target: Draft, theirs: Node) -> Iterator[tu
 
 def _weight(network: Draft, layer: Node) -> tuple[int, ...]:
     return network.header.shape(layer.inputs[1])
-
-
-def _sides(kernel: tuple[int, ...]) -> str:
-    return " x ".join(map(str, kernel))
 
 
 def _grouped(groups: int, width: int) -> str:

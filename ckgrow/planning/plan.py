@@ -14,6 +14,7 @@ from ckgrow.graph import Graph
 from ckgrow.header import Header
 from ckgrow.loading import Loaded
 from ckgrow.methods.method import Preserves, weakest
+from ckgrow.names import by
 from ckgrow.naming import in_grown
 from ckgrow.planning.report import StepReport
 from ckgrow.planning.verbs import VERBS
@@ -92,7 +93,7 @@ class Plan:
     @cached_property
     def inherited(self) -> tuple[Assumption, ...]:
         """The teacher's assumptions as they hold for the student; facts are called like options."""
-        sizes = {name: " x ".join(map(str, shape)) for name, shape in self._new_inputs.items()}
+        sizes = {name: by(shape) for name, shape in self._new_inputs.items()}
         return tuple(
             replace(each, value=sizes.get(each.fact, each.value)) for each in self.assumptions
         )

@@ -23,6 +23,7 @@ from ckgrow.errors import SpecError
 from ckgrow.graph import Graph, Node
 from ckgrow.loading import Loaded
 from ckgrow.maps import ZERO, ChannelMap
+from ckgrow.names import by
 from ckgrow.ops.conv import window
 from ckgrow.planning.report import StepReport
 from ckgrow.planning.targets import match_names
@@ -49,7 +50,7 @@ def kernel_step(
     grown = {weight: each for weight, each in margins.items() if any(each)}
     same = [node.name for node in meant.convolutions if node.inputs[1] not in grown]
     warnings = [
-        f"{name} has a kernel of {_by(_kernel(draft, draft.graph.node(name)))} already: "
+        f"{name} has a kernel of {by(_kernel(draft, draft.graph.node(name)))} already: "
         "nothing to do"
         for name in same
     ]
@@ -61,7 +62,7 @@ def kernel_step(
     ]
     report = StepReport(
         step.where,
-        f"kernel of {', '.join(step.kernel)} to {_by(_wanted(step))}",
+        f"kernel of {', '.join(step.kernel)} to {by(_wanted(step))}",
         "kernel",
         "exact",
         tuple(node.name for node in meant.convolutions),
@@ -126,12 +127,12 @@ def _obstacle(draft: Draft, node: Node, step: KernelStep) -> str:
     kernel = _kernel(draft, node)
     if any(size % 2 == 0 for size in kernel):
         return (
-            f"has a kernel of {_by(kernel)}: an even size has no centre that zeros could stand "
+            f"has a kernel of {by(kernel)}: an even size has no centre that zeros could stand "
             "around; only odd kernels grow"
         )
     if isinstance(step.to, tuple) and len(step.to) != len(kernel):
         return (
-            f"has a kernel of {_by(kernel)}, but 'to' gives {len(step.to)} sizes; "
+            f"has a kernel of {by(kernel)}, but 'to' gives {len(step.to)} sizes; "
             f"give one, or one for each axis"
         )
     return ""
@@ -150,8 +151,8 @@ def _margins(draft: Draft, node: Node, step: KernelStep) -> Sizes:
     if any(size < old for size, old in zip(sizes, kernel, strict=True)):
         kept = tuple(max(pair) for pair in zip(sizes, kernel, strict=True))
         raise SpecError(
-            f"{step.where}: {node.name} has a kernel of {_by(kernel)} and cannot shrink to "
-            f"{_by(sizes)}; ckgrow only grows: 'to: {list(kept)}', for instance"
+            f"{step.where}: {node.name} has a kernel of {by(kernel)} and cannot shrink to "
+            f"{by(sizes)}; ckgrow only grows: 'to: {list(kept)}', for instance"
         )
     return tuple((size - old) // 2 for size, old in zip(sizes, kernel, strict=True))
 
@@ -194,10 +195,6 @@ def _kernel(draft: Draft, node: Node) -> Sizes:
 
 def _wanted(step: KernelStep) -> Sizes:
     return step.to if isinstance(step.to, tuple) else (step.to,)
-
-
-def _by(sizes: Sizes) -> str:
-    return " x ".join(map(str, sizes))
 
 
 def _first_reader(convolutions: tuple[Node, ...], node: Node) -> str:

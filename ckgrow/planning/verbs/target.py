@@ -19,7 +19,7 @@ from ckgrow.errors import CkgrowError, SpecError
 from ckgrow.loading import Loaded
 from ckgrow.methods import block_method, layer_method, widen_method
 from ckgrow.methods.method import weakest
-from ckgrow.names import first_few, nearest, quoted
+from ckgrow.names import by, first_few, nearest, quoted
 from ckgrow.planning.correspondence import Addition, Correspondence, correspond
 from ckgrow.planning.departures import departures, group_count, obstacles
 from ckgrow.planning.report import StepReport
@@ -73,7 +73,7 @@ def _published(draft: Draft, step: TargetStep, adapter: Architecture) -> Draft:
         network = build(adapter, facts.header, facts.options, step.target)
     except CkgrowError as failure:
         (size,) = draft.graph.inputs.values()
-        read = " x ".join(map(str, size[1:]))
+        read = by(size[1:])
         raise SpecError(
             f"{step.where}: {step.target} cannot be reached: it does not work on inputs of {read} "
             f"({failure})"
