@@ -183,9 +183,10 @@ def _provenance(plan: Plan, teacher_hash: str) -> Provenance:
         interface=plan.draft.interface,
         new_tensors=plan.new_tensors,
         kept=plan.kept,
+        renames=plan.draft.renames,
         lineage=teacher.provenance.as_ancestor() if teacher.provenance else (),
         preserves=plan.preserves,
-        defect=plan.defect,
+        defects=plan.draft.defects,
         graph=None if plan.rebuilt else plan.graph,
         calibration=hash_calibrations(plan.spec.steps),
     )

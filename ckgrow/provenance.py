@@ -17,9 +17,12 @@ from ckgrow.errors import CheckpointError
 from ckgrow.graph import Constant, Graph, Node
 from ckgrow.maps import ChannelMap
 
-SCHEMA = "ckgrow.provenance/2"
+SCHEMA = "ckgrow.provenance/3"
 FIRST = "ckgrow.provenance/1"
-"""What 0.1.0 wrote; it is read still."""
+SECOND = "ckgrow.provenance/2"
+"""What 0.1.0 and 0.2.0 wrote; they are read still."""
+UNPLACED = ""
+"""In the place of a node: a defect of which it is not known where it is."""
 UNHASHED = "the-hash-of-this-student".ljust(64, "-")
 """Stands for the student's own hash until its bytes are known; as long as one in hexadecimal."""
 
@@ -32,7 +35,9 @@ class Provenance:
     it. ``graph`` is present where the adapter cannot rebuild it from keys and shapes. ``origins``
     has the map of every layer from the teacher's layer it comes from, ``interface`` that of every
     graph input and output whose channels are not the teacher's, ``kept`` where the teacher's
-    tensors stand in the student's, a slice per axis. ``options`` are the student's,
+    tensors stand in the student's, a slice per axis, ``renames`` what the teacher's tensors that
+    are called otherwise are called now, ``defects`` how far rounded nodes are from keeping the
+    function, each relative to what passes through it. ``options`` are the student's,
     ``teacher_options`` what was stated of the teacher. ``lineage`` holds the teacher's own
     ancestors, oldest first, each as {teacher, spec, version}.
     """
@@ -48,9 +53,10 @@ class Provenance:
     interface: Mapping[str, ChannelMap]
     new_tensors: tuple[str, ...]
     kept: Mapping[str, tuple[str, ...]]
+    renames: Mapping[str, str]
     lineage: tuple[Mapping[str, Any], ...]
     preserves: str
-    defect: float
+    defects: Mapping[str, float]
     graph: Graph | None = None
     calibration: Mapping[str, str] = field(default_factory=dict)
     student: str = UNHASHED
@@ -70,9 +76,10 @@ class Provenance:
             "interface": {name: [each.width, each.runs()] for name, each in self.interface.items()},
             "new_tensors": list(self.new_tensors),
             "kept": {name: list(axes) for name, axes in self.kept.items()},
+            "renames": dict(self.renames),
             "lineage": list(self.lineage),
             "preserves": self.preserves,
-            "defect": self.defect,
+            "defects": dict(self.defects),
             "graph": None if self.graph is None else graph_document(self.graph),
             "calibration": dict(self.calibration),
             "student": self.student,
@@ -86,6 +93,8 @@ class Provenance:
             document = json.loads(text)
             if document.get("schema") == FIRST:
                 document = _from_first(document)
+            if document.get("schema") == SECOND:
+                document = _from_second(document)
             if document.get("schema") != SCHEMA:
                 raise CheckpointError(
                     f"{where}: its ckgrow entry is {document.get('schema')!r}, "
@@ -106,12 +115,13 @@ class Provenance:
                 },
                 new_tensors=tuple(document["new_tensors"]),
                 kept={name: tuple(map(str, axes)) for name, axes in document["kept"].items()},
+                renames={old: str(new) for old, new in document["renames"].items()},
                 lineage=tuple(
                     {name: each[name] for name in ("teacher", "spec", "version")}
                     for each in document["lineage"]
                 ),
                 preserves=str(document["preserves"]),
-                defect=float(document["defect"]),
+                defects={name: float(each) for name, each in document["defects"].items()},
                 graph=None if document["graph"] is None else graph_from(document["graph"]),
                 calibration=dict(document["calibration"]),
                 student=str(document["student"]),
@@ -133,9 +143,16 @@ class Provenance:
 
 
 def _from_first(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of version 1 as one of this version: nothing changed at the interface then."""
+    """A record of version 1 as one of the next: nothing changed at the interface then."""
     since: dict[str, Any] = {"interface": {}, "kept": {}, "calibration": {}}
-    return {**document, **since, "teacher_options": document["options"], "schema": SCHEMA}
+    return {**document, **since, "teacher_options": document["options"], "schema": SECOND}
+
+
+def _from_second(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of version 2: one sum of defects stood for all layers, and no renames."""
+    total = float(document["defect"])
+    since = {"defects": {UNPLACED: total} if total else {}, "renames": {}}
+    return {**document, **since, "schema": SCHEMA}
 
 
 def graph_document(graph: Graph) -> dict[str, Any]:

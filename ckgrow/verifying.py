@@ -58,7 +58,7 @@ def compare_checkpoints(
         interface=interface,
         expected_outputs=expected_from_file(checks.expect, before) if checks.expect else None,
         assumptions=teacher.network.assumptions,
-        defect=_recorded_defect(student, hashes),
+        defect=sum(_recorded_defects(student, hashes).values()),
         rtol=checks.rtol,
         atol=checks.atol,
         progress=progress,
@@ -87,10 +87,10 @@ def hash_checkpoint(loaded: Loaded, workers: int) -> str:
     return content_hash(header, hash_tensors(header, loaded.reader.read, workers))
 
 
-def _recorded_defect(student: Loaded, hashes: Mapping[str, str]) -> float:
-    """What rounded steps recorded, if the tensors are still those that they made."""
+def _recorded_defects(student: Loaded, hashes: Mapping[str, str]) -> Mapping[str, float]:
+    """What rounded steps recorded of nodes, if the tensors are still those that they made."""
     known = student.provenance
-    return known.defect if known and known.student == hashes["student"] else 0.0
+    return known.defects if known and known.student == hashes["student"] else {}
 
 
 def _side(loaded: Loaded) -> Side:

@@ -203,7 +203,7 @@ def test_a_recorded_defect_counts_only_for_the_tensors_it_was_recorded_with(tmp_
         entry = json.loads(file.metadata()["ckgrow"])
     changed = load_file(student)
     changed["2.weight"] = changed["2.weight"] * np.float32(1.01)
-    entry["defect"] = 1e-3
+    entry["defects"] = {"2": 1e-3}
     save_file(changed, student, {"ckgrow": json.dumps(entry)})
     assert not library.verify(teacher, student).preserved
 

@@ -39,9 +39,11 @@ class Draft:
     ``recipes`` has every tensor of the student so far, those that no node reads included;
     ``origins`` every layer with output channels; ``names`` what each of the teacher's keys is
     called now. ``interface`` has the map from the teacher's channels for every graph input and
-    output that has others now. ``by_groups`` names grouped convolutions that :attr:`grouping` takes
-    by groups, ``open_ends`` graph inputs and outputs that it lets grow. ``known`` are the shapes
-    of all values where an insertion carried them along; any other change forgets them.
+    output that has others now, ``defects`` for inserted nodes how far their stored values are from
+    keeping the function, relative to what passes through them. ``by_groups`` names grouped
+    convolutions that :attr:`grouping` takes by groups, ``open_ends`` graph inputs and outputs that
+    it lets grow. ``known`` are the shapes of all values where an insertion carried them along; any
+    other change forgets them.
     """
 
     graph: Graph
@@ -49,6 +51,7 @@ class Draft:
     origins: Mapping[str, Origin]
     names: Mapping[str, str]
     interface: Mapping[str, ChannelMap] = field(default_factory=dict)
+    defects: Mapping[str, float] = field(default_factory=dict)
     by_groups: frozenset[str] = frozenset()
     open_ends: frozenset[str] = frozenset()
     known: Shapes | None = field(default=None, repr=False, compare=False)

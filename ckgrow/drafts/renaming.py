@@ -88,11 +88,11 @@ def renamed(draft: Draft, rename: Rename) -> Draft:
         for node in graph.nodes
     )
     constants: Mapping[str, Constant] = {rename(k): v for k, v in graph.constants.items()}
-    origins = {rename(name): origin for name, origin in draft.origins.items()}
     return draft.with_changes(
         graph=replace(graph, nodes=nodes, constants=constants),
         recipes={rename(name): recipe for name, recipe in draft.recipes.items()},
-        origins=origins,
+        origins={rename(name): origin for name, origin in draft.origins.items()},
+        defects={rename(name): defect for name, defect in draft.defects.items()},
         names={key: rename(name) for key, name in draft.names.items()},
         known={inner(name): shape for name, shape in draft.shapes.items()},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from ckgrow.drafts.draft import Draft, Origin
 from ckgrow.graph import Graph, Node
@@ -18,12 +19,14 @@ def inserted(
     nodes: tuple[Node, ...],
     recipes: Mapping[str, Recipe],
     origins: Mapping[str, Origin],
+    defects: Mapping[str, float] = MappingProxyType({}),
 ) -> Draft:
     """The draft with ``nodes`` between a value and its readers, and what is new in them."""
     return draft.with_changes(
         graph=spliced(draft.graph, value, nodes),
         recipes={**draft.recipes, **recipes},
         origins={**draft.origins, **origins},
+        defects={**draft.defects, **defects},
         known=_carried(draft, value, nodes, recipes),
     )
 

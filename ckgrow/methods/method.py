@@ -134,8 +134,9 @@ class WidenMethod(Method):
 class Insertion:
     """What a layer method makes: nodes in order, the first reading the place's value.
 
-    ``recipes`` are the tensors of those nodes; ``defect`` is how far stored values are from
-    preserving the function, relative to the values that pass through. ``certificate`` is that of
+    ``recipes`` are the tensors of those nodes; ``defects`` has for each of
+    the nodes whose stored values had to be rounded how far they are from preserving the function,
+    relative to the values that pass through. ``certificate`` is that of
     the new layer's origin: "" says that what it makes is new. ``origins`` are those of layers of
     the draft whose own output changes.
     """
@@ -143,7 +144,7 @@ class Insertion:
     nodes: tuple[Node, ...]
     recipes: Mapping[str, Recipe]
     preserves: Preserves
-    defect: float = 0.0
+    defects: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     certificate: str = "identity"
     origins: Mapping[str, Origin] = field(default_factory=dict)

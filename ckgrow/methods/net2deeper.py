@@ -80,7 +80,7 @@ class Net2Deeper(LayerMethod):
         recipes = {weight: _identity(copying.specs[weight], place)}
         recipes |= {key: Filled(copying.specs[key], 0.0) for key in bias}
         preserves: Preserves = "exact"
-        defect = 0.0
+        defects: dict[str, float] = {}
         warnings: tuple[str, ...] = ()
         if place.batch_norm is not None:
             keys = copying.nodes[1].inputs[1:5]
@@ -88,11 +88,11 @@ class Net2Deeper(LayerMethod):
             recipes |= {
                 key: Undoing(spec, role, epsilon) for key, role in zip(keys, ROLES, strict=True)
             }
-            preserves, defect = _promise(spec.dtype, epsilon, step)
+            preserves, defects[copying.nodes[1].name] = _promise(spec.dtype, epsilon, step)
             warnings += (_about_training(layer, step),)
         if place.pieces > 1:
             warnings += (_about_pieces(layer),)
-        return Insertion(tuple(copying.nodes), recipes, preserves, defect, warnings)
+        return Insertion(tuple(copying.nodes), recipes, preserves, defects, warnings)
 
 
 def _kernel(place: Place, draft: Draft, step: DeepenStep) -> tuple[int, ...]:

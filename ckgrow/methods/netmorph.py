@@ -185,7 +185,7 @@ class NetMorphDeeper(LayerMethod):
             tuple(nodes),
             recipes,
             "rounded" if exact else "approximate",
-            max(map(mixing.defect, dtypes)) if exact else 0.0,
+            {new: max(map(mixing.defect, dtypes))} if exact else {},
             _depth_warnings(layer, new, step),
             certificate="product",
             origins={layer.name: Origin("", units, "factor")},

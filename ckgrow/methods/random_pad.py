@@ -107,7 +107,7 @@ class RandomLayer(LayerMethod):
                         step.fill,
                     )
                     recipes[key] = Loud(fresh, recipes[key])
-        return Insertion(quiet.nodes, recipes, "no", quiet.defect, (), certificate="")
+        return Insertion(quiet.nodes, recipes, "no", quiet.defects, certificate="")
 
 
 class RandomBlock(BlockMethod):

@@ -53,6 +53,7 @@ def deepen_layer(
             insertion.nodes,
             {**insertion.recipes, **_spare_tensors(draft, place, names)},
             {new: _origin(draft, place, insertion), **insertion.origins},
+            insertion.defects,
         )
         added.append(new)
         shifts.extend(made_room)
@@ -63,7 +64,7 @@ def deepen_layer(
         tuple(text for each in made for text in each.warnings),
         tuple(added),
         tuple(shifts),
-        sum(each.defect for each in made),
+        sum(sum(each.defects.values()) for each in made),
     )
 
 

@@ -43,8 +43,8 @@ class Plan:
 
     @property
     def defect(self) -> float:
-        """What is recorded of rounding in inserted layers, summed over steps."""
-        return sum(step.defect for step in self.steps)
+        """What is recorded of rounding in inserted layers, summed up."""
+        return sum(self.draft.defects.values())
 
     @property
     def graph(self) -> Graph:
