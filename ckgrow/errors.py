@@ -29,6 +29,10 @@ class FileError(CkgrowError):
     exit_code = 4
 
 
+class UnrecognisedError(CheckpointError):
+    """The tensors of a checkpoint, by their names and shapes, are of no known architecture."""
+
+
 class GraphError(CheckpointError):
     """A graph does not fit together: a value, a shape or a tensor is not what a node needs."""
 

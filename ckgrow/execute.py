@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from ckgrow.checkpoint import Writer
 from ckgrow.errors import CheckpointError
-from ckgrow.header import Header, TensorSpec
+from ckgrow.header import Header, TensorSpec, common_prefix
 from ckgrow.names import shown
 from ckgrow.recipes import Measurement, Reading, Recipe, Statistic, Taken
 
@@ -169,11 +169,16 @@ def hash_tensors(header: Header, read: Read, workers: int) -> dict[str, str]:
 
 
 def content_hash(header: Header, digests: Mapping[str, str]) -> str:
-    """One hash over sorted (name, dtype, shape, hash of the tensor); formats do not matter."""
-    total = blake3()
+    """One hash over sorted (name, dtype, shape, hash of the tensor).
+
+    Formats do not matter, nor does a wrapper's prefix that all names share.
+    """
+    total, prefix = blake3(), common_prefix(header)
     for name in sorted(header):
         spec = header[name]
-        total.update(repr((name, spec.dtype, spec.shape, digests[name])).encode())
+        total.update(
+            repr((name.removeprefix(prefix), spec.dtype, spec.shape, digests[name])).encode()
+        )
     return str(total.hexdigest())
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from ckgrow.errors import CheckpointError
 
 FLOAT_DTYPES = frozenset({"float64", "float32", "float16", "bfloat16"})
+WRAPPERS = ("module.", "_orig_mod.")
+"""What modules that wrap another (DistributedDataParallel, a compiled one) put before its keys."""
 
 
 @cache
@@ -87,3 +89,18 @@ class Header(Mapping[str, TensorSpec]):
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of ``name``; KeyError when there is no such tensor."""
         return self._specs[name].shape
+
+
+def common_prefix(names: Mapping[str, object]) -> str:
+    """The wrapper prefixes that all keys share (``module.``, ``_orig_mod.``), "" if none."""
+    prefix = ""
+    while names:
+        longer = [
+            prefix + each
+            for each in WRAPPERS
+            if all(name.startswith(prefix + each) for name in names)
+        ]
+        if not longer:
+            break
+        prefix = longer[0]
+    return prefix

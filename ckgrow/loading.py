@@ -14,11 +14,11 @@ from ckgrow.architecture import Architecture, Network
 from ckgrow.checkpoint import PROVENANCE_KEY, Reader
 from ckgrow.errors import CheckpointError, CkgrowError, SpecError
 from ckgrow.files import open_checkpoint
-from ckgrow.header import Header
+from ckgrow.header import Header, common_prefix
 from ckgrow.memory import MemoryReader
 from ckgrow.names import shown_path
 from ckgrow.provenance import Provenance
-from ckgrow.recognition import build, common_prefix, recognise
+from ckgrow.recognition import build, recognise
 from ckgrow.registry import architectures
 from ckgrow.shapes import infer_shapes
 
@@ -26,12 +26,26 @@ Tensors = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """An open checkpoint with its network.
+class Opened:
+    """An open checkpoint whose network is not known yet.
 
     ``path`` is None for tensors in memory. ``header`` has names without the wrapper ``prefix``
-    that all keys of the file share; ``provenance`` is that of a student of an earlier run.
+    that all keys of the file share; ``provenance`` is that of a student of an earlier run, and
+    ``lender`` the file that it was taken from where the checkpoint's own is lost.
     """
+
+    label: str
+    path: Path | None
+    reader: Reader
+    prefix: str
+    header: Header
+    provenance: Provenance | None
+    lender: str = ""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An open checkpoint with its network; the rest is as in :class:`Opened`."""
 
     label: str
     path: Path | None
@@ -41,6 +55,7 @@ class Loaded:
     architecture: Architecture
     network: Network
     provenance: Provenance | None
+    lender: str = ""
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows of a tensor by its name without prefix."""
@@ -82,31 +97,59 @@ def load(source: str | Path | Tensors, wish: Wish) -> Loaded:
 
     Raises FileError, CheckpointError or SpecError; the file is closed again then.
     """
+    opened = open_source(source, wish.weights)
+    try:
+        return recognised(opened, wish)
+    except BaseException:
+        opened.reader.close()
+        raise
+
+
+def open_source(source: str | Path | Tensors, weights: str | None = None) -> Opened:
+    """Opens ``source`` and reads what it says of itself; ``weights`` as in :class:`Wish`."""
     path: Path | None
     reader: Reader
     if isinstance(source, Mapping):
         label, path, reader = "the given tensors", None, MemoryReader(source)
     else:
         path = Path(source)
-        label, reader = shown_path(path), open_checkpoint(path, wish.weights)
+        label, reader = shown_path(path), open_checkpoint(path, weights)
     try:
-        return _recognised(label, path, reader, wish)
+        prefix = common_prefix(reader.header)
+        header = Header({name[len(prefix) :]: spec for name, spec in reader.header.items()})
+        text = reader.contents.metadata.get(PROVENANCE_KEY)
+        provenance = Provenance.from_json(text, label) if text is not None else None
+        return Opened(label, path, reader, prefix, header, provenance)
     except BaseException:
         reader.close()
         raise
 
 
-def _recognised(label: str, path: Path | None, reader: Reader, wish: Wish) -> Loaded:
-    prefix = common_prefix(reader.header)
-    header = Header({name[len(prefix) :]: spec for name, spec in reader.header.items()})
-    text = reader.contents.metadata.get(PROVENANCE_KEY)
-    provenance = Provenance.from_json(text, label) if text is not None else None
+def recognised(opened: Opened, wish: Wish) -> Loaded:
+    """The checkpoint with its network: by its provenance, or by its keys and shapes.
+
+    Raises CheckpointError or SpecError; the file stays open.
+    """
+    header, label, provenance = opened.header, opened.label, opened.provenance
+    restored = None
     if provenance is not None:
         wish = wish if wish.binding else Wish()
         restored = _restored(header, provenance, wish, label)
-        if restored is not None:
-            adapter, network = restored
-            return Loaded(label, path, reader, prefix, header, adapter, network, provenance)
+    adapter, network = restored or _by_keys_and_shapes(header, wish, label)
+    return Loaded(
+        label,
+        opened.path,
+        opened.reader,
+        opened.prefix,
+        header,
+        adapter,
+        network,
+        provenance,
+        opened.lender,
+    )
+
+
+def _by_keys_and_shapes(header: Header, wish: Wish, label: str) -> tuple[Architecture, Network]:
     if not (wish.binding or _fits(header, wish.architecture)):
         wish = Wish()
     adapter = recognise(header, wish.architecture, label)
@@ -117,7 +160,7 @@ def _recognised(label: str, path: Path | None, reader: Reader, wish: Wish) -> Lo
             raise
         network = build(adapter, header, {}, label)
     infer_shapes(network.graph, header)
-    return Loaded(label, path, reader, prefix, header, adapter, network, provenance)
+    return adapter, network
 
 
 def _fits(header: Header, architecture: str | None) -> bool:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ckgrow import spec as spec_language
 from ckgrow.applying import Run, Unwatched, Watching, output_format, write_student
 from ckgrow.errors import SpecError
-from ckgrow.loading import Loaded, Tensors, Wish, load
+from ckgrow.loading import Tensors, Wish, load
+from ckgrow.pairing import open_pair
 from ckgrow.planning import make_plan
 from ckgrow.reports.describing import describe_checkpoint, describe_plan
 from ckgrow.reports.documents import ApplyDocument, InspectDocument, PlanDocument, VerifyDocument
@@ -86,13 +86,17 @@ def verify(
     quick: bool = False,
     rtol: float | None = None,
     atol: float | None = None,
+    maps: str | Path | None = None,
     architecture: str | None = None,
     options: Mapping[str, Any] | None = None,
     weights: str | None = None,
     workers: int | None = None,
     watching: Watching | None = None,
 ) -> VerifyDocument:
-    """Whether two checkpoints compute the same function."""
+    """Whether two checkpoints compute the same function.
+
+    ``maps`` is an earlier copy of a student that has lost its record of growth since.
+    """
     if expect is not None and inputs is None:
         raise SpecError("expected outputs belong to inputs of yours; give those too (--inputs)")
     checks = Checks(
@@ -106,7 +110,9 @@ def verify(
     )
     watched = watching or Unwatched()
     stated = Wish(architecture, options or {})
-    with load(student, stated) as after, load(teacher, _like(after, stated, weights)) as before:
+    record = Path(maps) if maps is not None else None
+    pair = open_pair(teacher, student, stated, weights=weights, maps=record)
+    with pair as (before, after):
         watched.begin("reading both files", 0)
         threads = workers or os.cpu_count() or 1
         hashes = {
@@ -126,12 +132,3 @@ def _spec(source: SpecSource) -> Spec:
 
 def _wish(spec: Spec, weights: str | None) -> Wish:
     return Wish(spec.teacher.architecture, spec.teacher.options, weights)
-
-
-def _like(student: Loaded, stated: Wish, weights: str | None) -> Wish:
-    """What was stated when the student was grown holds for its teacher too, unless overruled."""
-    provenance = student.provenance
-    if provenance is None or stated.architecture not in (None, provenance.architecture):
-        return replace(stated, weights=weights)
-    options = {**provenance.teacher_options, **stated.options}
-    return Wish(provenance.architecture, options, weights, binding=bool(stated.options))

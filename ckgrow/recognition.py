@@ -6,36 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ckgrow.architecture import Architecture, Explanation, Network
-from ckgrow.errors import CheckpointError, SpecError
+from ckgrow.errors import SpecError, UnrecognisedError
 from ckgrow.header import FLOAT_DTYPES, Header
 from ckgrow.names import first_few, guess, shown
 from ckgrow.naming import in_grown
 from ckgrow.registry import architectures
 
-PREFIXES = ("module.", "_orig_mod.")
 _SHOWN = 6
-
-
-def common_prefix(names: Mapping[str, object]) -> str:
-    """The wrapper prefixes that all keys share (``module.``, ``_orig_mod.``), "" if none."""
-    prefix = ""
-    while names:
-        longer = [
-            prefix + each
-            for each in PREFIXES
-            if all(name.startswith(prefix + each) for name in names)
-        ]
-        if not longer:
-            break
-        prefix = longer[0]
-    return prefix
 
 
 def recognise(header: Header, wanted: str | None, where: str) -> Architecture:
     """The adapter of a checkpoint, by name where the spec states one.
 
-    Raises CheckpointError naming the keys that fit nothing and the nearest architecture, SpecError
-    for a name that does not exist or when several adapters explain everything.
+    Raises UnrecognisedError naming the keys that fit nothing and the nearest architecture,
+    SpecError for a name that does not exist or when several adapters explain everything.
     """
     known = architectures()
     if wanted is not None:
@@ -47,7 +31,7 @@ def recognise(header: Header, wanted: str | None, where: str) -> Architecture:
         explanation = known[wanted].explain(header)
         if not explanation.complete:
             said = f"{where} is no {wanted}, which was asked for"
-            raise CheckpointError("; ".join([said, *_departures(header, explanation)]))
+            raise UnrecognisedError("; ".join([said, *_departures(header, explanation)]))
         return known[wanted]
     explanations = {name: adapter.explain(header) for name, adapter in known.items()}
     complete = [name for name, explanation in explanations.items() if explanation.complete]
@@ -58,7 +42,7 @@ def recognise(header: Header, wanted: str | None, where: str) -> Architecture:
             f"{where} fits {' and '.join(complete)}; say which one with "
             "'teacher: {architecture: ...}' in the spec, or --architecture"
         )
-    raise CheckpointError(_refusal(header, explanations, where))
+    raise UnrecognisedError(_refusal(header, explanations, where))
 
 
 def build(adapter: Architecture, header: Header, options: Mapping[str, Any], where: str) -> Network:

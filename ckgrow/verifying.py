@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckgrow.architecture import Assumption
+from ckgrow.errors import CheckpointError
 from ckgrow.execute import content_hash, hash_tensors
 from ckgrow.loading import Loaded
+from ckgrow.names import shown
+from ckgrow.naming import in_grown
+from ckgrow.notes import is_as_written, notes_on
+from ckgrow.pairing import LEND
 from ckgrow.reports.documents import VerifyDocument
 from ckgrow.verdict.expectation import expected_from_file
 from ckgrow.verdict.interface import Interface
@@ -58,18 +63,19 @@ def compare_checkpoints(
         interface=interface,
         expected_outputs=expected_from_file(checks.expect, before) if checks.expect else None,
         assumptions=teacher.network.assumptions,
-        defect=sum(_recorded_defects(student, hashes).values()),
+        defects=_recorded_defects(student, hashes),
         rtol=checks.rtol,
         atol=checks.atol,
         progress=progress,
     )
-    turned = "" if judgement.preserved else _turned(teacher, hashes)
+    if not judgement.preserved:
+        _require_read_for_certain(student, judgement.reason)
     return VerifyDocument(
         teacher.label,
         student.label,
         judgement.preserved,
         False,
-        judgement.reason + turned,
+        judgement.reason,
         judgement.outputs,
         judgement.inputs,
         judgement.samples,
@@ -78,6 +84,7 @@ def compare_checkpoints(
         _assumptions(teacher, student),
         judgement.expectations,
         hashes,
+        notes_on(teacher, student, hashes),
     )
 
 
@@ -90,7 +97,7 @@ def hash_checkpoint(loaded: Loaded, workers: int) -> str:
 def _recorded_defects(student: Loaded, hashes: Mapping[str, str]) -> Mapping[str, float]:
     """What rounded steps recorded of nodes, if the tensors are still those that they made."""
     known = student.provenance
-    return known.defects if known and known.student == hashes["student"] else {}
+    return known.defects if known and is_as_written(student, hashes) else {}
 
 
 def _side(loaded: Loaded) -> Side:
@@ -107,7 +114,7 @@ def _interface(student: Loaded, hashes: Mapping[str, str]) -> Interface:
     if known is None:
         return Interface(
             missing="which channels are the teacher's would stand in the metadata of the student's "
-            "file (its entry 'ckgrow'), and there is none"
+            f"file (its entry 'ckgrow'), and there is none; {LEND}"
         )
     if known.teacher != hashes["teacher"]:
         return Interface(
@@ -117,12 +124,16 @@ def _interface(student: Loaded, hashes: Mapping[str, str]) -> Interface:
     return Interface(known.interface)
 
 
-def _turned(teacher: Loaded, hashes: Mapping[str, str]) -> str:
-    """What to say where the files are given the wrong way round."""
-    known = teacher.provenance
-    if known is None or known.teacher != hashes["student"] or known.teacher == hashes["teacher"]:
-        return ""
-    return "; the first file was grown from the second: give the teacher first"
+def _require_read_for_certain(student: Loaded, reason: str) -> None:
+    """Raises CheckpointError where a difference may be one of reading, not of the tensors."""
+    guessed = [name for name in student.header if in_grown(name)]
+    if student.provenance is None and guessed:
+        raise CheckpointError(
+            f"{student.label} differs from the teacher as it was read ({reason}), but it may have "
+            "been read wrongly: where new layers stand, and whether an activation follows them, "
+            f"is not to be told from names such as {shown(guessed[0])}, and the entry 'ckgrow' of "
+            f"the file's metadata, which tells, is gone; {LEND}"
+        )
 
 
 def _samples(teacher: Side, student: Side, interface: Interface, checks: Checks) -> Samples:

@@ -171,7 +171,7 @@ def measure(cell: Cell, samples: int = 3) -> Outcome:
         double=max(float(each.float64_max_abs or 0) / scale(each) for each in verdict.outputs),
         single=max(float(each.max_rel or 0) for each in verdict.outputs),
         torch=by_torch(cell, subject, state, student),
-        defect=plan.defect,
+        defects=plan.draft.defects,
         kept=set(plan.kept) >= set(plan.draft.names.values()),
         student=student,
     )
@@ -219,5 +219,5 @@ def compared(
         samples=interface.shared(seeded_samples(graph, samples, 0), graph, plan.graph, 0),
         interface=interface,
         quick=False,
-        defect=plan.defect,
+        defects=plan.draft.defects,
     )

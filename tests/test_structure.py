@@ -38,7 +38,7 @@ FLOORS = (
     {"growth"},
     {"methods", "provenance"},
     {"loading"},
-    {"fitting", "planning"},
+    {"fitting", "notes", "pairing", "planning", "proof"},
     {"reports"},
     {"verifying"},
     {"applying"},

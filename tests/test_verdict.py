@@ -182,11 +182,11 @@ def test_recorded_defects_widen_both_tolerances():
     weights = mlp_weights(0)
     rounded = {**weights, "1.weight": (weights["1.weight"] * np.float32(1 + 2**-23))}
     assert not verdict(mlp(weights), mlp(rounded)).preserved
-    found = verdict(mlp(weights), mlp(rounded), defect=2**-23)
+    found = verdict(mlp(weights), mlp(rounded), defects={"": 2**-23})
     assert found.preserved
     assert "plus 64 x the recorded defect of 1.2e-07" in found.tolerance
     wrong = {**weights, "1.weight": weights["1.weight"] * np.float32(1.001)}
-    assert not verdict(mlp(weights), mlp(wrong), defect=2**-23).preserved
+    assert not verdict(mlp(weights), mlp(wrong), defects={"": 2**-23}).preserved
 
 
 def cancelling(weights: Weights, size: float) -> Weights:

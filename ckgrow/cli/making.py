@@ -89,6 +89,10 @@ def verify(
         float | None, typer.Option(help="Tolerance in parts of each output's scale.")
     ] = None,
     atol: Annotated[float | None, typer.Option(help="Tolerance, absolute.")] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="An earlier copy of a student that lost its record of growth."),
+    ] = None,
     architecture: Architecture = None,
     option: Options = None,
     weights: Weights = None,
@@ -113,6 +117,7 @@ def verify(
             quick=quick,
             rtol=rtol,
             atol=atol,
+            maps=maps,
             architecture=architecture,
             options=parsed_options(option),
             weights=weights,

@@ -111,6 +111,8 @@ def show_verdict(document: VerifyDocument) -> None:
         word, style = "not preserved, as the plan said", "bold yellow"
     out.print(f"verdict: {word}", style=style)
     out.print(document.reason)
+    for note in document.notes:
+        out.print(f"note: {note}")
     rows = [
         (
             shown(output.name),

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckgrow.errors import SpecError
+from ckgrow.header import common_prefix
 from ckgrow.loading import Loaded, Tensors, Wish, load
-from ckgrow.recognition import common_prefix
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,15 +6,20 @@ that spans the channels follows them; anything of size 1 is broadcast and leaves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ckgrow.axes import Axis, Dim
 from ckgrow.graph import Constant, Node, Shape
+from ckgrow.labels import ZERO
 from ckgrow.ops.rule import Coupling, Entry, Rule, Site
 
 if TYPE_CHECKING:
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 
 class Arithmetic(Rule):
@@ -86,6 +91,49 @@ class Arithmetic(Rule):
             spans = axis is not None and size == coupling.atoms.length(axis) and size > 1
             dims.append(Dim("channel", axis) if spans and axis is not None else None)
         coupling.use(site.node, site.node.inputs[index], tuple(dims))
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        owned = [index for index in (0, 1) if tracing.is_parameter(index)]
+        if owned:
+            return self._with_parameter(site, tracing, owned)
+        rank = len(self.shapes(site)[0])
+        arrays = [tracing.labels(index) for index in (0, 1)]
+        first, second = (a.reshape((1,) * (rank - a.ndim) + a.shape) for a in arrays)
+        if self.op == "Add":
+            return (tracing.added(site, first, second),)
+        table = tracing.table
+
+        def combine(a: int, b: int) -> int:
+            if b == ZERO and self.op == "Sub":
+                return a
+            if ZERO in (a, b) and self.op == "Mul":
+                return ZERO
+            if a == ZERO and self.op == "Div" and site.constants[1] is not None:
+                return ZERO
+            return table.of(self.op, *(sorted((a, b)) if self.op == "Mul" else (a, b)))
+
+        return (table.combined(combine, first, second),)
+
+    def _with_parameter(
+        self, site: Site, tracing: Tracing, owned: list[int]
+    ) -> tuple[np.ndarray, ...]:
+        """A value and a parameter with an entry, or entries, per channel."""
+        value = 1 - owned[0]
+        shape, sizes = site.shape(value), site.sizes(owned[0], 0)
+        spans = [dim - len(sizes) for dim, size in enumerate(sizes) if size > 1]
+        if len(owned) == 2 or len(sizes) > len(shape) or len(spans) > 1:
+            return tracing.opaque(site)
+        dim = len(shape) + spans[0] if spans else min(1, len(shape) - 1)
+        return (tracing.follow(site, value, dim, (owned[0],)),)
+
+    def affine(
+        self, node: Node, tensors: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        (entries,) = tensors
+        ones, zeros = np.ones_like(entries), np.zeros_like(entries)
+        return (
+            (ones, entries) if self.op == "Add" else (entries, zeros) if self.op == "Mul" else None
+        )
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         """x y = 0, and x + y = 0 where y is zero too: as another term of the same channels is,

@@ -1,9 +1,15 @@
-"""BatchNormalization in eval mode: per channel, gamma * (x - mean) / sqrt(var + eps) + beta."""
+"""BatchNormalization in eval mode: per channel, gamma * (x - mean) / sqrt(var + eps) + beta.
+
+Graphs of checkpoints are in eval mode. With ONNX's attribute ``training_mode`` mean and variance
+are the batch's, and ``evaluate`` computes that too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
 
 from ckgrow.axes import Dim
 from ckgrow.graph import Constant, Node, Shape
@@ -11,6 +17,8 @@ from ckgrow.ops.rule import Coupling, Entry, Rule, Site, elements
 
 if TYPE_CHECKING:
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 EPSILON = 1e-5
 
@@ -37,6 +45,17 @@ class BatchNormalization(Rule):
             coupling.use(site.node, name, (Dim("channel", axis),))
         coupling.set(site.node.output, coupling.axes(site.node.inputs[0]))
 
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        return (tracing.follow(site, 0, 1, (1, 2, 3, 4)),)
+
+    def affine(
+        self, node: Node, tensors: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        gamma, beta, mean, var = tensors
+        with np.errstate(all="ignore"):  # statistics from a file may be anything
+            scale = gamma / np.sqrt(var + node.get("epsilon", EPSILON))
+            return scale, beta - scale * mean
+
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True
 
@@ -48,7 +67,10 @@ class BatchNormalization(Rule):
 
         x, gamma, beta, mean, var = inputs
         epsilon = node.get("epsilon", EPSILON)
-        return (torch.nn.functional.batch_norm(x, mean, var, gamma, beta, eps=epsilon),)
+        normalize = torch.nn.functional.batch_norm
+        if node.get("training_mode", 0):  # on the batch's own statistics, which are left as they are
+            return (normalize(x, None, None, gamma, beta, training=True, eps=epsilon),)
+        return (normalize(x, mean, var, gamma, beta, eps=epsilon),)
 
 
 RULES = (BatchNormalization(),)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ckgrow.axes import Axis
 from ckgrow.graph import Node, Shape
 from ckgrow.ops.rule import Coupling, Layout, Site
 
 if TYPE_CHECKING:
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 
 class Concat(Layout):
@@ -43,6 +47,21 @@ class Concat(Layout):
                     other = coupling.axis(name, dim)
                     coupling.atoms.unify(coupling.axis(inputs[0], dim), other, where)
         coupling.set(site.node.output, tuple(made))
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        axis = site.node.get("axis", 1) % len(site.shape())
+        arrays = []
+        for index in range(len(site.node.inputs)):
+            size = site.shape(index)[axis]
+            if not isinstance(size, int):
+                return tracing.opaque(site)
+            arrays.append(tracing.table.at(tracing.labels(index), axis, size))
+        for dim in (dim for dim in range(len(site.shape())) if dim != axis):
+            if any(array.shape[dim] != 1 for array in arrays):
+                size = site.shape()[dim]
+                assert isinstance(size, int)
+                arrays = [tracing.table.at(array, dim, size) for array in arrays]
+        return (np.concatenate(arrays, axis=axis),)
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         import torch

@@ -18,9 +18,13 @@ from typing import TYPE_CHECKING, ClassVar
 from ckgrow.axes import Axis, Dim
 from ckgrow.graph import Constant, Node, Shape
 from ckgrow.ops.rule import Coupling, Entry, Growth, Rule, Site, elements
+from ckgrow.ops.tracing import Linear
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 
 class Conv(Rule):
@@ -71,6 +75,30 @@ class Conv(Rule):
             coupling.use(node, weight, (Dim("rows", made), Dim("columns", source, group), *rest))
             coupling.use(node, node.input(2), (Dim("channel", made),))
         coupling.set(node.output, (None, made, *rest))
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        node, x = site.node, tracing.labels(0)
+        spatial = len(site.shape()) - 2
+        if not tracing.is_parameter(1) or x.size != x.shape[1]:
+            return tracing.opaque(site)
+        width, _, *kernel = site.sizes(1, 0)
+        steps, dilations, before, _ = window(node, spatial)
+        linear = Linear(
+            node,
+            node.inputs[1],
+            node.input(2),
+            tracing.table.at(x, 1, site.channels()).ravel(),
+            0,
+            width,
+            node.get("group", 1),
+            tuple(
+                tuple(tap * dilation - pad for tap in range(size))
+                for size, dilation, pad in zip(kernel, dilations, before, strict=True)
+            ),
+            steps,
+            (site.shape()[2:], self.shapes(site)[0][2:]),
+        )
+        return (tracing.layer(linear).reshape(1, width, *(1,) * spatial),)
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ckgrow.graph import Constant, Node, Shape
 from ckgrow.ops.rule import Coupling, Growth, Layout, Site
 
 if TYPE_CHECKING:
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 
 WHOLE = 2**31 - 1
@@ -48,6 +52,11 @@ class Split(Layout):
             part = None if whole is None else coupling.atoms.cut(whole, start, start + size)
             coupling.set(value, (*axes[:dim], part, *axes[dim + 1 :]))
             start += size
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        dim, sizes = self._sizes(site)
+        whole = tracing.table.at(tracing.labels(0), dim, sum(sizes))
+        return tuple(np.split(whole, np.cumsum(sizes)[:-1], axis=dim))
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
         dim, sizes = self._sizes(site)
@@ -108,6 +117,16 @@ class Slice(Layout):
                 coupling.atoms.fix(axis, f"Slice {site.node.name!r} takes every other channel")
                 axes[dim] = None
         coupling.set(site.node.output, tuple(axes))
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        labels = tracing.labels(0)
+        for dim, kept in self._ranges(site).items():
+            if labels.shape[dim] > 1:
+                labels = np.take(labels, kept, axis=dim)
+            elif kept != range(site.channels(0, dim)):
+                what = ("Slice", dim - labels.ndim, kept.start, kept.stop, kept.step)
+                labels = tracing.table.applied(what, labels, keeps_zero=True, homogeneous=True)
+        return (labels,)
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
         rank = len(site.shape())

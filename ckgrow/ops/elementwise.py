@@ -6,12 +6,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from ckgrow.axes import Dim
 from ckgrow.graph import Constant, Node, Shape
 from ckgrow.ops.rule import Coupling, Entry, Rule, Site, elements
+from ckgrow.ops.tracing import signature
 
 if TYPE_CHECKING:
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 Function = Callable[[Node, "torch.Tensor"], "torch.Tensor"]
 
@@ -45,6 +50,18 @@ class Elementwise(Rule):
     def couple(self, site: Site, coupling: Coupling) -> None:
         coupling.set(site.node.output, coupling.axes(site.node.inputs[0]))
 
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        if any(map(tracing.is_parameter, range(1, len(site.node.inputs)))):
+            return tracing.opaque(site)
+        made = tracing.table.applied(
+            signature(site),
+            tracing.labels(0),
+            keeps_zero=self.keeps_zero(site.node, site.by_name),
+            homogeneous=self.homogeneous,
+            idempotent=self.idempotent,
+        )
+        return (made,)
+
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return self._zero
 
@@ -60,6 +77,9 @@ class Passing(Elementwise):
 
     def __init__(self, op: str) -> None:
         super().__init__(op, lambda _, x: x, idempotent=True, homogeneous=True)
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        return (tracing.labels(0),)
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         return 0
@@ -117,6 +137,15 @@ class PRelu(Rule):
             raise site.fail(f"slope of shape {list(sizes)} is not one per channel")
         coupling.use(site.node, slope, tuple(dims))
         coupling.set(site.node.output, coupling.axes(value))
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        return (tracing.follow(site, 0, 1, (1,)),)
+
+    def affine(
+        self, node: Node, tensors: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        (slope,) = tensors
+        return np.where(slope == 1.0, 1.0, np.nan), np.zeros_like(slope)
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, ClassVar
 from ckgrow.axes import Axis, Dim
 from ckgrow.graph import Constant, Node, Shape
 from ckgrow.ops.rule import Coupling, Entry, Rule, Site, elements
+from ckgrow.ops.tracing import Linear, inside_channels
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 
 class Gemm(Rule):
@@ -55,6 +59,17 @@ class Gemm(Rule):
             if last is None:
                 coupling.atoms.fix(made, f"{node.name!r} has one bias for all outputs")
         coupling.set(node.output, (None, made))
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        node, x = site.node, tracing.labels(0)
+        if not tracing.is_parameter(1) or x.shape[0] != 1:
+            return tracing.opaque(site)
+        rows = self.rows(node)
+        width = site.channels(1, rows)
+        columns = tracing.table.at(x, 1, site.channels()).ravel()
+        factors = (float(node.get("alpha", 1.0)), float(node.get("beta", 1.0)))
+        linear = Linear(node, node.inputs[1], node.input(2), columns, rows, width, factors=factors)
+        return (tracing.layer(linear).reshape(1, width),)
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True
@@ -108,6 +123,24 @@ class MatMul(Rule):
             coupling.atoms.fix(summed_axis, f"{site.node.name!r} multiplies it by a constant")
         axes[summed] = None
         coupling.set(site.node.output, tuple(axes))
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        node = site.node
+        for index, summed in ((1, -1), (0, -2)):
+            if site.constants[index] is not None:
+                dim = len(site.shape(1 - index)) + summed
+                return inside_channels(
+                    site, tracing, (dim,), value=1 - index, homogeneous=True, keeps_zero=True
+                )
+        if tracing.is_parameter(1) and len(site.shape(1)) == 2:
+            x = tracing.labels(0)
+            width = site.channels(1, 1)
+            if any(size != 1 for size in x.shape[:-1]):
+                return tracing.opaque(site)
+            columns = tracing.table.at(x, x.ndim - 1, site.channels(1, 0)).ravel()
+            made = tracing.layer(Linear(node, node.inputs[1], "", columns, 1, width))
+            return (made.reshape(*x.shape[:-1], width),)
+        return tracing.opaque(site)
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True

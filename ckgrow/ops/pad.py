@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ckgrow.graph import Constant, Node, Shape
+from ckgrow.labels import ZERO
 from ckgrow.ops.rule import Coupling, Growth, Layout, Site
 
 if TYPE_CHECKING:
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 
 class Pad(Layout):
@@ -54,6 +59,22 @@ class Pad(Layout):
                 atoms.fix(axis, f"Pad {site.node.name!r} adds channels that are not zero")
             axes[dim] = (*sides[0], *axis, *sides[1])
         coupling.set(site.node.output, tuple(axes))
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        labels = tracing.labels(0)
+        zeros = self.keeps_zero(site.node, site.by_name)
+        filling = site.constants[2].values if site.node.input(2) and site.constants[2] else (0.0,)
+        for dim, (before, after) in self._pads(site).items():
+            if labels.shape[dim] == 1:  # so every channel by itself
+                what = ("Pad", dim - labels.ndim, before, after, filling)
+                labels = tracing.table.applied(what, labels, keeps_zero=zeros, homogeneous=zeros)
+            elif min(before, after) < 0 or not zeros:
+                return tracing.opaque(site)
+            else:
+                sides = [(0, 0)] * labels.ndim
+                sides[dim] = (before, after)
+                labels = np.pad(labels, sides, constant_values=ZERO)
+        return (labels,)
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         value = constants.get(node.input(2))

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 from ckgrow.graph import Constant, Node, Shape
 from ckgrow.ops.conv import window
 from ckgrow.ops.rule import Coupling, Rule, Site, elements
+from ckgrow.ops.tracing import inside_channels
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 
 class Pool(Rule):
@@ -32,6 +36,9 @@ class Pool(Rule):
     def couple(self, site: Site, coupling: Coupling) -> None:
         coupling.set(site.node.output, coupling.axes(site.node.inputs[0]))
 
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        return over_space(site, tracing)
+
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True
 
@@ -48,6 +55,12 @@ class Pool(Rule):
         inside = torch.ones_like(x[:1, :1])
         counted = float(node.get("count_include_pad", 0))
         return (_slide(node, x, 0.0, torch.add) / _slide(node, inside, counted, torch.add),)
+
+
+def over_space(site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+    """Labels behind a window that slides over every channel by itself."""
+    dims = range(2, len(site.shape()))
+    return inside_channels(site, tracing, dims, homogeneous=True, keeps_zero=True)
 
 
 def _counts(node: Node, sizes: Sequence[int]) -> list[int]:
@@ -104,6 +117,9 @@ class GlobalAveragePool(Rule):
     def couple(self, site: Site, coupling: Coupling) -> None:
         axes = coupling.axes(site.node.inputs[0])
         coupling.set(site.node.output, (*axes[:2], *(None for _ in axes[2:])))
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        return over_space(site, tracing)
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True

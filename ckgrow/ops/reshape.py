@@ -21,7 +21,10 @@ from ckgrow.graph import Constant, Node, Shape
 from ckgrow.ops.rule import Coupling, Growth, Layout, Site
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 
 class Flatten(Layout):
@@ -36,6 +39,10 @@ class Flatten(Layout):
 
     def couple(self, site: Site, coupling: Coupling) -> None:
         regroup(site, coupling, self.shapes(site)[0])
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        after = self.shapes(site)[0]
+        return (tracing.table.reshaped(tracing.labels(0), site.shape(), after),)
 
     def evaluate(self, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         return (inputs[0].flatten(1),)
@@ -70,6 +77,10 @@ class Reshape(Layout):
 
     def couple(self, site: Site, coupling: Coupling) -> None:
         regroup(site, coupling, self._target(site))
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        after = self._target(site)
+        return (tracing.table.reshaped(tracing.labels(0), site.shape(), after),)
 
     def resize(self, site: Site, growth: Growth) -> tuple[Node, Mapping[int, Constant]]:
         axis = growth.value_axis(site.node.output, 1)

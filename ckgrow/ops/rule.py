@@ -13,7 +13,10 @@ from ckgrow.errors import GraphError
 from ckgrow.graph import Constant, Node, Shape
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,12 @@ class Site:
             tuple(shapes[name] if name else None for name in node.inputs),
             tuple(constants.get(name) for name in node.inputs),
         )
+
+    @property
+    def by_name(self) -> Mapping[str, Constant]:
+        """The constants among the inputs by their names."""
+        pairs = zip(self.node.inputs, self.constants, strict=True)
+        return {name: constant for name, constant in pairs if constant is not None}
 
     def shape(self, index: int = 0) -> Shape:
         """The shape of a required input."""
@@ -163,6 +172,23 @@ class Rule(ABC):
     @abstractmethod
     def couple(self, site: Site, coupling: Coupling) -> None:
         """States the axes of the outputs and how parameters follow them."""
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        """Labels of the outputs (``ckgrow.labels``): what is equal where the inputs' are.
+
+        An op that says nothing is a function of all of its inputs as they are, no more.
+        """
+        return tracing.opaque(site)
+
+    def affine(
+        self, node: Node, tensors: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """(scale, shift) per channel of an op that is x -> scale x + shift, NaN where it is not.
+
+        ``tensors`` are its parameters in float64, one entry per channel each. None for an op that
+        never is.
+        """
+        return None
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         """Whether a channel that is zero everywhere is so behind the node, given that new entries

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from ckgrow.graph import Node, Shape
 from ckgrow.ops.rule import Coupling, Rule, Site, elements
+from ckgrow.ops.tracing import inside_channels
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+    from ckgrow.ops.tracing import Tracing
 
 
 class Softmax(Rule):
@@ -24,6 +28,18 @@ class Softmax(Rule):
         if summed is not None:
             coupling.atoms.fix(summed, f"{site.node.op} {site.node.name!r} runs over it")
         coupling.set(site.node.output, axes)
+
+    def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
+        rank = len(site.shape())
+        axis = site.node.get("axis", -1) % rank
+        labels = tracing.labels(0)
+        if labels.shape[axis] == 1:
+            dims = range(axis, axis + 1)
+            return inside_channels(site, tracing, dims, homogeneous=False, keeps_zero=False)
+        if labels.size != labels.shape[axis]:
+            return tracing.opaque(site)
+        everyone = tuple(sorted(labels.ravel().tolist()))
+        return (tracing.table.applied((self.op, "among", everyone), labels),)
 
     def flops(self, site: Site, outputs: Sequence[Shape]) -> int:
         return 3 * elements(outputs[0])

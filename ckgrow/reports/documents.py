@@ -112,7 +112,8 @@ class PlanDocument:
 class VerifyDocument:
     """The verdict on two files.
 
-    ``expected`` is true when a student that is not preserved is what its plan promised.
+    ``expected`` is true when a student that is not preserved is what its plan promised. ``notes``
+    say what is odd about the two files, whatever the verdict: changed since, no record, swapped.
     The last four are null until they are asked for.
     """
 
@@ -129,6 +130,7 @@ class VerifyDocument:
     assumptions: tuple[Assumption, ...]
     expectations: tuple[Expectation, ...]
     hashes: Mapping[str, str]
+    notes: tuple[str, ...] = ()
     localisation: None = None
     proof: None = None
     train_mode: None = None

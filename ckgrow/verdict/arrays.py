@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -53,7 +54,10 @@ def read_arrays(
         _check(what, TensorSpec(array.dtype.name, array.shape), tuple(shapes))
         broken = int(array.size - np.isfinite(array.astype(np.float64)).sum())
         if broken:
-            raise CheckpointError(f"{what} holds NaN or infinity ({broken} of {array.size} values)")
+            raise CheckpointError(
+                f"{what} holds NaN or infinity ({broken} of {array.size} values), on which nothing "
+                "can be compared"
+            )
     return found
 
 
@@ -69,6 +73,11 @@ def read_headers(
     for name, spec in found.items():
         _check(f"{shown_path(path)}: the {role} {shown(name)}", spec, (wanted[name],), advice)
     return found
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of ``path`` by name ("" in a .npy file), unchecked."""
+    return _load(path, _ARRAYS)
 
 
 def _named(
@@ -89,7 +98,9 @@ def _named(
 
 def _check(what: str, found: TensorSpec, shapes: tuple[Shape, ...], advice: str = "") -> None:
     if not found.is_float:
-        raise CheckpointError(f"{what} is {found.dtype}; expected a floating point dtype")
+        raise CheckpointError(
+            f"{what} is {found.dtype}; expected a floating point dtype: save it as float32"
+        )
     if not any(_fits(found.shape, shape) for shape in shapes):
         hint = ""
         if any(found.shape == tuple(shape[1:]) for shape in shapes):
@@ -99,7 +110,7 @@ def _check(what: str, found: TensorSpec, shapes: tuple[Shape, ...], advice: str 
         expected = " or ".join(map(_sizes, shapes))
         raise CheckpointError(f"{what} has shape {list(found.shape)}; expected {expected}{hint}")
     if not found.size:
-        raise CheckpointError(f"{what} is empty: shape {list(found.shape)}")
+        raise CheckpointError(f"{what} is empty: shape {list(found.shape)}; give some samples")
 
 
 def _fits(sizes: tuple[int, ...], shape: Shape) -> bool:
@@ -121,6 +132,8 @@ class _Taking(Generic[Found]):
 
 
 def _stored_array(file: IO[bytes], size: int) -> np.ndarray:
+    _stored_header(file, size)  # before anything is allocated that it merely claims
+    file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
@@ -132,12 +145,14 @@ def _stored_header(file: IO[bytes], size: int) -> TensorSpec:
         shape, _, dtype = np.lib.format.read_array_header_2_0(file)
     else:  # 3.0 is for records with names that are not Latin
         raise ValueError(f"arrays of numbers are not stored in version {version} of the format")
-    spec = TensorSpec(dtype.name, shape)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never loaded; save numbers as float32")
     if min(shape, default=0) < 0:
         raise ValueError(f"it claims the shape {list(shape)}")
-    if spec.is_float and file.tell() + spec.nbytes > size:
-        raise ValueError(f"it is cut short: {spec.nbytes} bytes of data are not there")
-    return spec
+    claimed = math.prod(shape) * dtype.itemsize
+    if file.tell() + claimed > size:
+        raise ValueError(f"it is cut short: {claimed} bytes of data are not there")
+    return TensorSpec(dtype.name, shape)
 
 
 def _tensor(reader: Reader, name: str) -> np.ndarray:
@@ -154,11 +169,11 @@ _HEADERS = _Taking(_stored_header, _tensor_header)
 
 
 def _load(path: Path, taking: _Taking[Found]) -> dict[str, Found]:
-    if not path.exists():
-        raise FileError(f"{shown_path(path)} does not exist")
-    if not path.is_file():
-        raise FileError(f"{shown_path(path)} is not a file")
     try:
+        if not path.exists():
+            raise FileError(f"{shown_path(path)} does not exist")
+        if not path.is_file():
+            raise FileError(f"{shown_path(path)} is not a file")
         if path.suffix == ".npy":
             return {"": _npy(path, taking)}
         if path.suffix == ".npz":

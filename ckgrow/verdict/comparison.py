@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ckgrow.verdict.tolerance import QUICK_RESOLUTION, RESOLUTION, TRUSTED, Allowance, ulp
+from ckgrow.verdict.tolerance import (
+    QUICK_RESOLUTION,
+    RESOLUTION,
+    TRUSTED,
+    Allowance,
+    rounded_up,
+    ulp,
+)
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,10 @@ class OutputVerdict:
     """What is said of one output; numbers are None where nothing could be measured.
 
     ``max_abs`` and ``max_rel`` are the largest difference in float32, absolute and relative to the
-    output's scale, ``ratio`` is ``max_abs`` in yardsticks, ``top1`` the part of the samples whose
-    largest entry is the same, where there is a class axis.
+    output's scale, ``ratio`` is ``max_abs`` in yardsticks, ``passing`` the least absolute tolerance
+    that the output passes with (None where none would do), ``weaker`` how many times smaller
+    float64's tolerance is where only float32 was computed. ``top1`` is the part of the samples
+    whose largest entry is the same, where there is a class axis.
     """
 
     name: str
@@ -34,40 +43,34 @@ class OutputVerdict:
     tolerance: float | None = None
     yardstick: float | None = None
     ratio: float | None = None
+    passing: float | None = None
+    weaker: float | None = None
     top1: float | None = None
     float64_max_abs: float | None = None
     float64_tolerance: float | None = None
 
 
-def compare(
-    name: str, single: Pair, rounded: Pair, allowance: Allowance, *, double: bool
-) -> OutputVerdict:
-    """The verdict on one output.
+def compare(name: str, single: Pair, double: Pair | None, allowance: Allowance) -> OutputVerdict:
+    """The verdict on one output, computed in float32 and perhaps in float64 as well.
 
-    ``single`` was computed in float32. ``rounded`` is the same function with other rounding, by
-    which rounding is measured: computed in float64 when ``double``, and then it must agree by
-    itself too; else in float32 with reordered sums.
+    Where both were computed, both must agree.
     """
-    flaw = _flaw(single, "float32") or _flaw(rounded, "float64" if double else "reordered float32")
+    flaw = _flaw(single, "float32") or ("" if double is None else _flaw(double, "float64"))
     if flaw:
         return OutputVerdict(name, False, flaw)
-    best = rounded if double else single
+    best = single if double is None else double
     scale = float(np.abs(best.teacher).max())
-    yardstick = max(
-        largest_difference(single.teacher, rounded.teacher),
-        largest_difference(single.student, rounded.student),
-        ulp(scale),
-    )
-    own = allowance.float64(scale, yardstick) if double else allowance.float32(scale, yardstick)
-    stated = allowance.stated(scale)
-    tolerance = allowance.float32(scale, yardstick) if stated is None else stated
+    yardstick = _yardstick(single, double, scale, allowance.rounding)
+    own = allowance.float32(scale, yardstick), allowance.float64(scale, yardstick)
+    stated = allowance.stated.of(scale)
+    tolerance, double_tolerance = own if stated is None else (stated, stated)
     max_abs = largest_difference(single.teacher, single.student)
-    double_abs = largest_difference(rounded.teacher, rounded.student) if double else None
-    double_tolerance = (own if stated is None else stated) if double else None
-    needed = max((RESOLUTION if double else QUICK_RESOLUTION) * own, stated or 0.0)
-    problem = _unjudgeable(best.teacher, scale, yardstick, needed) or _departure(
-        max_abs, tolerance, double_abs, double_tolerance
-    )
+    double_abs = None if double is None else largest_difference(double.teacher, double.student)
+    resolution = QUICK_RESOLUTION * own[0] if double is None else RESOLUTION * own[1]
+    unjudgeable = _unjudgeable(best.teacher, scale, yardstick, max(resolution, stated or 0.0))
+    problem = unjudgeable or _departure(max_abs, tolerance, double_abs, double_tolerance)
+    passing = rounded_up(max(max_abs, double_abs or 0.0))
+    hopeless = _unjudgeable(best.teacher, scale, yardstick, max(resolution, passing))
     return OutputVerdict(
         name,
         not problem,
@@ -77,10 +80,20 @@ def compare(
         tolerance,
         yardstick,
         max_abs / yardstick,
+        None if hopeless else passing,
+        own[0] / own[1] if double is None and stated is None else None,
         _top1(single),
         double_abs,
-        double_tolerance,
+        None if double is None else double_tolerance,
     )
+
+
+def _yardstick(single: Pair, double: Pair | None, scale: float, rounding: float) -> float:
+    """How much rounding moves the output: measured against float64, or bounded."""
+    if double is None:
+        return max(rounding * scale, ulp(scale))
+    teacher = largest_difference(single.teacher, double.teacher)
+    return max(teacher, largest_difference(single.student, double.student), ulp(scale))
 
 
 def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -126,14 +139,12 @@ def _unjudgeable(teacher: np.ndarray, scale: float, yardstick: float, needed: fl
 
 
 def _departure(
-    max_abs: float, tolerance: float, double_abs: float | None, double_tolerance: float | None
+    max_abs: float, tolerance: float, double_abs: float | None, double_tolerance: float
 ) -> str:
     # "not <=" rather than ">": no number passes that is not one
     if not max_abs <= tolerance:
         return f"the largest difference {max_abs:.2e} exceeds the tolerance {tolerance:.2e}"
-    if double_abs is None or double_tolerance is None:
-        return ""
-    if not double_abs <= double_tolerance:
+    if double_abs is not None and not double_abs <= double_tolerance:
         return (
             f"in float64 the largest difference {double_abs:.2e} exceeds the tolerance "
             f"{double_tolerance:.2e}: too small to show in float32, but no rounding"

@@ -1,14 +1,15 @@
 """Puts the verdict together: runs both networks, compares every output, and concludes.
 
-Quick means: what float32 shows beyond doubt is passed at once. What it does not pass, though no
-difference stands out, goes to the float64 arbiter all the same: a quick verdict may take longer,
-but it is neither a false pass nor a false alarm.
+Quick means: what float32 shows beyond doubt is passed at once. What it does not pass, though
+float64 might, goes to the float64 arbiter all the same: a quick verdict may take longer, but it is
+neither a false pass nor a false alarm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,24 +18,29 @@ from ckgrow.graph import Graph
 from ckgrow.names import shown
 from ckgrow.registry import runtime
 from ckgrow.verdict.comparison import OutputVerdict, Pair, compare
+from ckgrow.verdict.disturbance import Disturbance
 from ckgrow.verdict.expectation import Expectation, meet
 from ckgrow.verdict.interface import SAME, Interface
-from ckgrow.verdict.reordering import reordered
-from ckgrow.verdict.running import Outputs, Side, batch_rows, run
+from ckgrow.verdict.running import Side
+from ckgrow.verdict.runs import ARBITER, RUNTIME, Runs
 from ckgrow.verdict.samples import Samples
-from ckgrow.verdict.tolerance import Allowance
-
-ARBITER = "torch_float64"
-RUNTIME = "onnxruntime"
-PLAIN = 1e-3
-PLAIN_YARDSTICKS = 100.0
-"""A difference beyond this part of the scale and this many yardsticks is no rounding: float64 need
-not be asked."""
+from ckgrow.verdict.tolerance import (
+    TRUSTED,
+    YARDSTICKS,
+    Allowance,
+    Stated,
+    explained,
+    rounding_bound,
+)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict on two networks; ``reason`` sums it up in a sentence."""
+    """The verdict on two networks; ``reason`` sums it up in a sentence.
+
+    ``pairs`` are the outputs that were compared in float32, ``double_pairs`` those in float64,
+    where it was asked.
+    """
 
     preserved: bool
     reason: str
@@ -44,6 +50,8 @@ class Judgement:
     runtimes: tuple[str, ...] = ()
     tolerance: str = ""
     expectations: tuple[Expectation, ...] = ()
+    pairs: Mapping[str, Pair] = field(default_factory=dict)
+    double_pairs: Mapping[str, Pair] = field(default_factory=dict)
 
 
 def judge(
@@ -55,7 +63,7 @@ def judge(
     interface: Interface = SAME,
     expected_outputs: Mapping[str, np.ndarray] | None = None,
     assumptions: Sequence[Assumption] = (),
-    defect: float = 0.0,
+    defects: Mapping[str, float] = MappingProxyType({}),
     rtol: float | None = None,
     atol: float | None = None,
     progress: Callable[[str], None] | None = None,
@@ -65,24 +73,26 @@ def judge(
     ``quick`` does without float64 where it can. ``interface`` says how channels of their inputs
     and outputs belong together where these differ. ``expected_outputs`` are what another framework
     computed for the teacher on the same samples; ``assumptions`` are named when it differs.
-    ``defect`` is the sum of the relative defects that rounded steps recorded, 0 for exact ones.
+    ``defects`` are what rounded steps recorded of nodes of the student, relative to what passes
+    through them; that of the node "" may be anywhere.
     ``rtol`` (of each output's scale) and ``atol`` replace the measured tolerances.
     """
-    allowance = Allowance(defect, rtol, atol)
+    stated = Stated(rtol, atol)
     problem = _incomparable(teacher.graph, student.graph, samples, interface)
     if problem:
         return Judgement(False, problem, (), samples.source, samples.count)
-    runs = _Runs(teacher, student, samples, interface, progress or _silent)
-    verdicts = _verdicts(runs, allowance, double=not quick)
-    measured_in_float64 = not quick
-    if quick and any(map(_float64_may_decide, verdicts.values())):
-        verdicts = _verdicts(runs, allowance, double=True)
-        measured_in_float64 = True
+    runs = Runs(teacher, student, samples, interface, progress or _silent)
+    disturbance = Disturbance.of(defects, student)
+    rounding = max(rounding_bound(side.graph, side.header) for side in (teacher, student))
+    allowance = Allowance(rounding, unplaced=disturbance.unplaced, stated=stated)
+    judging = _Judging(runs, disturbance, allowance)
+    verdicts = judging.quick() if quick else judging.full()
     expectations: tuple[Expectation, ...] = ()
     if expected_outputs is not None:
         expectations = meet(expected_outputs, runs.pairs(RUNTIME), verdicts, assumptions)
     notes = [f"{shown(name)} {note}" for name in verdicts if (note := runs.note(name))]
     preserved, reason = _conclusion(verdicts, expectations, notes)
+    in_float64 = ARBITER in runs.used
     return Judgement(
         preserved,
         reason,
@@ -90,86 +100,76 @@ def judge(
         samples.source,
         samples.count,
         tuple(runtime(name).label() for name in runs.used),
-        allowance.text(measured_in_float64=measured_in_float64),
+        explained(stated, runs.disturbed, disturbance.unplaced, in_float64=in_float64),
         expectations,
+        runs.pairs(RUNTIME),
+        runs.pairs(ARBITER) if in_float64 else {},
     )
 
 
-class _Runs:
-    """Outputs of both sides, each computed once."""
+@dataclass(frozen=True)
+class _Judging:
+    """Compares all outputs, with as much computed as it takes."""
 
-    def __init__(
-        self,
-        teacher: Side,
-        student: Side,
-        samples: Samples,
-        interface: Interface,
-        progress: Callable[[str], None],
-    ) -> None:
-        self._sides = {"teacher": (teacher, samples), "student": (student, samples.for_student())}
-        self._interface = interface
-        self._progress = progress
-        self._rows = batch_rows((teacher, student))
-        self._made: dict[tuple[str, bool], dict[str, Outputs]] = {}
-        self.outputs = tuple(dict.fromkeys((*teacher.graph.outputs, *student.graph.outputs)))
+    runs: Runs
+    disturbance: Disturbance
+    allowance: Allowance
+
+    def full(self) -> Mapping[str, OutputVerdict]:
+        """With float64."""
+        return self._verdicts(self._moved(ARBITER), double=True)
+
+    def quick(self) -> Mapping[str, OutputVerdict]:
+        """With the next more expensive thing only where the last one left a doubt.
+
+        Most recorded defects are smaller than float32 can show, so what they do is measured last.
+        """
+        verdicts = self._verdicts({}, double=False)
+        if self._doubtful(verdicts) and self._defective:
+            verdicts = self._verdicts(self._moved(RUNTIME), double=False)
+        return self.full() if self._doubtful(verdicts) else verdicts
 
     @property
-    def used(self) -> tuple[str, ...]:
-        """The runtimes asked so far."""
-        return tuple(dict.fromkeys(name for name, _ in self._made))
+    def _defective(self) -> bool:
+        return bool(self.disturbance.sizes) and self.allowance.stated.of(1.0) is None
 
-    def pairs(self, name: str, *, reorder: bool = False) -> dict[str, Pair]:
-        """The outputs that both sides have, in one runtime, perhaps with reordered sums."""
-        if (name, reorder) not in self._made:
-            self._made[name, reorder] = {
-                who: self._run(name, who, side, samples, reorder)
-                for who, (side, samples) in self._sides.items()
-            }
-        made = self._made[name, reorder]
-        teacher, student = made["teacher"], made["student"]
-        return {
-            output: Pair(
-                teacher[output],
-                self._interface.old(output, student[output], teacher[output].shape),
-            )
-            for output in self.outputs
-            if output in teacher and output in student
-        }
+    def _moved(self, name: str) -> Mapping[str, float]:
+        """What the recorded defects do; nothing where the user's own tolerance takes no notice."""
+        return self.runs.moved(name, self.disturbance) if self._defective else {}
 
-    def note(self, output: str) -> str:
-        """What is to be said of an output whose channels are not the same on both sides."""
-        teacher, student = (self._made[RUNTIME, False][who] for who in self._sides)
-        if output not in teacher or output not in student:
-            return ""
-        return self._interface.note(output, teacher[output].shape, student[output].shape)
+    def _doubtful(self, verdicts: Mapping[str, OutputVerdict]) -> bool:
+        """Whether float64 could pass what did not pass."""
+        return any(not each.preserved and _may_be_rounding(each) for each in verdicts.values())
 
-    def _run(self, name: str, who: str, side: Side, samples: Samples, reorder: bool) -> Outputs:
-        how = ", reordered" if reorder else ""
-        self._progress(f"{who} in {runtime(name).label()}{how}")
-        graph = reordered(side.graph) if reorder else side.graph
-        return run(name, graph, side, samples, self._rows)
+    def _verdicts(
+        self, moved: Mapping[str, float], *, double: bool
+    ) -> Mapping[str, OutputVerdict]:
+        runs, allowance = self.runs, self.allowance
+        single = runs.pairs(RUNTIME)
+        rounded = runs.pairs(ARBITER) if double else {}
+        verdicts = {}
+        for name in runs.outputs:
+            if name in single:
+                allowed = replace(allowance, moved=moved.get(name, 0.0))
+                verdict = compare(name, single[name], rounded.get(name), allowed)
+                reasons = filter(None, (verdict.reason, runs.note(name)))
+                verdicts[name] = replace(verdict, reason="; ".join(reasons))
+            else:
+                reason = "only one of the networks has this output"
+                verdicts[name] = OutputVerdict(name, False, reason)
+        return verdicts
 
 
-def _verdicts(runs: _Runs, allowance: Allowance, *, double: bool) -> dict[str, OutputVerdict]:
-    single = runs.pairs(RUNTIME)
-    rounded = runs.pairs(ARBITER) if double else runs.pairs(RUNTIME, reorder=True)
-    verdicts = {}
-    for name in runs.outputs:
-        if name in single:
-            verdict = compare(name, single[name], rounded[name], allowance, double=double)
-            note = runs.note(name)
-            verdicts[name] = replace(
-                verdict, reason="; ".join(filter(None, (verdict.reason, note)))
-            )
-        else:
-            verdicts[name] = OutputVerdict(name, False, "only one of the networks has this output")
-    return verdicts
+def _may_be_rounding(verdict: OutputVerdict) -> bool:
+    """Whether the difference is below all that float64 would find to be rounding.
 
-
-def _float64_may_decide(verdict: OutputVerdict) -> bool:
-    if verdict.preserved or verdict.max_rel is None or verdict.ratio is None:
+    It allows 4 yardsticks, trusts none beyond ``TRUSTED``, and measures what defects do much as
+    float32 did. A sum of two is at most twice the larger.
+    """
+    if verdict.max_abs is None or verdict.max_rel is None or verdict.tolerance is None:
         return False
-    return verdict.max_rel <= PLAIN or verdict.ratio <= PLAIN_YARDSTICKS
+    rounding = 2.0 * YARDSTICKS * TRUSTED
+    return verdict.max_rel <= rounding or verdict.max_abs <= 4.0 * verdict.tolerance
 
 
 def _incomparable(teacher: Graph, student: Graph, samples: Samples, interface: Interface) -> str:

@@ -42,10 +42,10 @@ def batch_rows(sides: Iterable[Side]) -> int:
     return max(1, VALUE_BYTES // (8 * max(largest, 1)))
 
 
-def run(name: str, graph: Graph, side: Side, samples: Samples, rows: int) -> Outputs:
-    """The outputs of ``graph`` with the side's weights in the runtime called ``name``."""
-    session = runtime(name).Session(graph, side.header, side.read)
+def run(name: str, side: Side, samples: Samples, rows: int) -> Outputs:
+    """The outputs of a side in the runtime called ``name``."""
+    session = runtime(name).Session(side.graph, side.header, side.read)
     parts = [
         session.run(samples.rows(start, start + rows)) for start in range(0, samples.count, rows)
     ]
-    return {output: np.concatenate([part[output] for part in parts]) for output in graph.outputs}
+    return {name: np.concatenate([part[name] for part in parts]) for name in side.graph.outputs}

@@ -1,0 +1,113 @@
+"""Puts the check together: trains copies of both networks, and looks at what became of the student.
+
+Nothing is written, and nothing of the teacher or student is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ckgrow.learning.ancestry import Ancestry
+from ckgrow.learning.batch import draw_batch, take_batch
+from ckgrow.learning.course import STEPS, longest_safe, train
+from ckgrow.learning.diagnosis import diagnose
+from ckgrow.learning.labels import read_labels
+from ckgrow.learning.network import Trainee
+from ckgrow.learning.observing import Grown, Observer, grown_groups
+from ckgrow.learning.report import Learning, Losses
+from ckgrow.learning.task import Task, batch_of, labelled_tasks, random_tasks
+from ckgrow.verdict.interface import SAME, Interface
+from ckgrow.verdict.running import Side
+from ckgrow.verdict.samples import Samples
+
+DISTURBED = 0.1
+"""Noise, in deviations of each tensor, that makes of a student one that nothing ties together."""
+TRAINING = (
+    f"{STEPS} steps of gradient descent in training mode, in float64, at the largest rate tried at "
+    "which the teacher's own loss falls in every step"
+)
+NEAR = "what each network computes, plus normal noise of a tenth of its deviation"
+
+
+def learn(
+    teacher: Side,
+    student: Side,
+    ancestry: Ancestry | None,
+    *,
+    interface: Interface = SAME,
+    inputs: Samples | None = None,
+    labels: Path | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Learning:
+    """Whether ``student`` can learn, after three steps of gradient descent.
+
+    ``ancestry`` is what the student's record tells, if it tells of this teacher; without it every
+    weight counts as new, and layers of one name belong together.
+    ``inputs`` are for both sides (``interface.shared``); without them normal ones are drawn from
+    ``seed``. ``labels`` is a file of class indices or of outputs that belong to ``inputs``; without
+    it targets are random. Raises CheckpointError for inputs or labels that do not fit.
+    """
+    samples = (
+        draw_batch(teacher, student, interface, seed)
+        if inputs is None
+        else take_batch(inputs, teacher, student)
+    )
+    tensors = batch_of(samples.arrays), batch_of(samples.for_student().arrays)
+    if labels is None:
+        both = Trainee(teacher, seed), Trainee(student, seed)
+        tasks = random_tasks(*both, tensors, interface, seed)
+        targets = NEAR
+    else:
+        given = read_labels(labels, teacher, student, inputs.count if inputs else samples.count)
+        tasks = labelled_tasks(given.first(samples.count).arrays, tensors)
+        targets = given.source
+    progress("three steps of training on a copy of the teacher")
+    rate, before = longest_safe(lambda: Trainee(teacher, seed), tasks[0])
+    progress("three steps of training on a copy of the student")
+    groups = grown_groups(teacher, student, ancestry)
+    network = Trainee(student, seed)
+    observer = Observer(network, groups, ancestry)
+    after = train(network, tasks[1], lambda loss, gradient: rate, observer)
+    losses = Losses(before.losses, after.losses, before.gradient, after.gradient)
+    seen = observer.tensors()
+    looked = observer.groups(_attainable(student, tasks[1], groups, seed))
+    slopes = {name: rate * slope for name, slope in observer.slopes.items()}
+    diagnosis = diagnose(student.graph, losses, slopes, seen, looked, ancestry)
+    new, moved = sum(each.new for each in seen), sum(each.moved for each in seen)
+    return Learning(
+        verdict=diagnosis.verdict,
+        reason=diagnosis.reason,
+        new=new,
+        moved=moved,
+        share=moved / new if new else None,
+        tensors=seen,
+        groups=looked,
+        findings=diagnosis.findings,
+        losses=losses,
+        rate=rate,
+        batch=samples.count,
+        inputs=samples.source,
+        targets=targets,
+        training=TRAINING,
+    )
+
+
+def _attainable(
+    student: Side, task: Task, groups: tuple[Grown, ...], seed: int
+) -> list[int | None]:
+    """The ranks of the groups in a student with noise on all its weights."""
+    if not any(each.wider for each in groups):
+        return [None] * len(groups)
+    network = Trainee(student, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in network.weights.values():
+            size = float(weight.square().mean().sqrt()) if weight.numel() else 0.0
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            weight += DISTURBED * (size or 1.0) * noise
+    gradients = network.gradients(task.loss(network(task.inputs)))
+    return [each.rank(gradients) for each in groups]

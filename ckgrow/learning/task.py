@@ -1,0 +1,98 @@
+"""What a network is trained on: a batch, and a loss.
+
+Without labels the targets are what the network computes already, plus normal noise of a tenth of
+the outputs' deviation: gradients have a random direction, as with any random targets, but the
+network begins near a minimum, as a trained one does. So it shows when a step destroys what was
+learned. Losses are in units of the noise: they begin near 1 for teacher and student alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ckgrow.learning.network import Tensors, Trainee
+from ckgrow.verdict.interface import Interface
+
+NOISE = 0.1
+IGNORED = -100
+"""The class of a sample that a network has no output for."""
+
+Loss = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """``loss(outputs)`` of a network that was fed ``inputs``."""
+
+    inputs: Tensors
+    loss: Loss
+
+
+def batch_of(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Arrays as float64."""
+    return {name: torch.from_numpy(array.astype(np.float64)) for name, array in arrays.items()}
+
+
+def random_tasks(
+    teacher: Trainee,
+    student: Trainee,
+    inputs: tuple[Tensors, Tensors],
+    interface: Interface,
+    seed: int,
+) -> tuple[Task, Task]:
+    """Near what each network computes, with the same noise for both."""
+    with torch.no_grad():
+        before, after = (net(each) for net, each in zip((teacher, student), inputs, strict=True))
+    generator = torch.Generator().manual_seed(seed)
+    targets: tuple[dict[str, torch.Tensor], ...] = ({}, {})
+    scales: dict[str, float] = {}
+    for name, made in after.items():
+        noise = torch.randn(made.shape, generator=generator, dtype=torch.float64)
+        deviation = float((before[name] if name in before else made).std())
+        scales[name] = NOISE * deviation if deviation > 0 else 1.0
+        targets[1][name] = made + scales[name] * noise
+        if name in before:
+            old = interface.old(name, noise.numpy(), tuple(before[name].shape))
+            targets[0][name] = before[name] + scales[name] * torch.from_numpy(old)
+    first, second = (Task(each, _squares(t, scales)) for each, t in zip(inputs, targets, strict=True))
+    return first, second
+
+
+def labelled_tasks(
+    labels: Mapping[str, np.ndarray], inputs: tuple[Tensors, Tensors]
+) -> tuple[Task, Task]:
+    """Cross-entropy for class indices, mean square for arrays of the outputs' shapes."""
+    kept = {name: torch.from_numpy(array) for name, array in labels.items()}
+    task = Task(inputs[0], _of_labels(kept)), Task(inputs[1], _of_labels(kept))
+    return task
+
+
+def _squares(targets: Tensors, scales: Mapping[str, float]) -> Loss:
+    def loss(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        terms = [
+            ((outputs[name] - target) / scales[name]).square().mean()
+            for name, target in targets.items()
+        ]
+        return torch.stack(terms).sum()
+
+    return loss
+
+
+def _of_labels(labels: Tensors) -> Loss:
+    def loss(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return torch.stack([_term(outputs[name], each) for name, each in labels.items()]).sum()
+
+    return loss
+
+
+def _term(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    functional = torch.nn.functional
+    if label.is_floating_point():  # as many channels as the network has
+        cut = tuple(slice(0, size) for size in output.shape)
+        return functional.mse_loss(output, label.double()[cut])
+    known = torch.where(label < output.shape[1], label.long(), IGNORED)
+    return functional.cross_entropy(output, known, ignore_index=IGNORED)

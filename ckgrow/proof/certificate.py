@@ -1,0 +1,68 @@
+"""What a proof says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Result = Literal["proven", "refuted", "not proven"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An equation that does not hold: at a ``tensor`` of the student, for some of its channels.
+
+    ``channels`` are those of the student's layer that the tensor belongs to, ``sources`` what they
+    or the channels they read should be. ``defect`` is the largest deviation in units of the stored
+    dtype's rounding.
+    """
+
+    tensor: str
+    layer: str
+    equation: str
+    channels: tuple[int, ...]
+    sources: tuple[str, ...]
+    defect: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was checked of one tensor: ``holds``, ``refuted``, or ``not checked``, and why.
+
+    ``copies``, ``fresh`` and ``zeros`` count the channels by their sources, ``defect`` is the
+    largest deviation in units of the stored dtype's rounding, 0 where every equation is exact.
+    """
+
+    tensor: str
+    layer: str
+    group: str
+    shape: tuple[int, ...]
+    result: str
+    copies: int
+    fresh: int
+    zeros: int
+    defect: float
+    equation: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The result, and everything it rests on.
+
+    ``findings`` are the equations that are violated, ``lacking`` what would be needed besides,
+    ``checks`` a row for every tensor, ``defect`` the largest deviation of any equation that holds,
+    in units of the stored dtype's rounding. ``teacher`` and ``student`` are the labels of all
+    values, for whoever compares activations.
+    """
+
+    result: Result
+    reason: str
+    findings: tuple[Finding, ...]
+    lacking: tuple[str, ...]
+    checks: tuple[Check, ...]
+    defect: float
+    teacher: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    student: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)

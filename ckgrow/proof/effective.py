@@ -1,0 +1,212 @@
+"""What a layer does to the channels that it is about, seen through dense factors in front of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ckgrow.header import numpy_dtype
+from ckgrow.labels import ZERO, Labels
+from ckgrow.proof.reading import LayerWeights, Taps, summed
+
+DOUBLE = 2.0**-53
+"""What adding two numbers in float64 may be off by, relative to them."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Strides, and the sizes of maps before and behind a layer."""
+
+    steps: tuple[int, ...]
+    sizes: tuple[tuple[int | str, ...], tuple[int | str, ...]]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A layer as it stands: its columns are the channels that it reads."""
+
+    weights: LayerWeights
+    table: Labels
+
+    defect = 0.0
+
+    @property
+    def taps(self) -> Taps:
+        """The offsets of a row's kernel."""
+        return self.weights.taps
+
+    @property
+    def geometry(self) -> Geometry:
+        """How it moves over a map."""
+        return Geometry(self.weights.linear.steps, self.weights.linear.sizes)
+
+    def columns(self, group: int) -> np.ndarray:
+        """The labels that rows of a convolution group read."""
+        return self.weights.group_columns(group)
+
+    def classes(self, group: int) -> np.ndarray:
+        """The distinct ones that are not zero, multiples taken apart."""
+        bases = {self.table.parted(label)[1] for label in self.columns(group).tolist()}
+        return np.array(sorted(bases - {ZERO}), dtype=np.int64)
+
+    def sums(self, rows: np.ndarray, group: int, classes: np.ndarray) -> np.ndarray:
+        """Weights added up, "rows classes taps"."""
+        return self._added(self.weights.weights(rows), group, classes)
+
+    def bias(self, rows: np.ndarray) -> np.ndarray:
+        """What is added to rows."""
+        return self.weights.bias[rows]
+
+    def sizes(
+        self, rows: np.ndarray, group: int, classes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(magnitude, slack) of sums: absolute weights added up, and what adding may be off by."""
+        size = self._added(np.abs(self.weights.weights(rows)), group, classes)
+        return size, size * (DOUBLE * len(self.columns(group)))
+
+    def bias_sizes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same of biases, which are stored and not added up."""
+        size = np.abs(self.bias(rows))
+        return size, np.zeros_like(size)
+
+    def _added(self, weights: np.ndarray, group: int, classes: np.ndarray) -> np.ndarray:
+        places, factors = self._places(group, classes)
+        if not (factors == 1.0).all():
+            weights = weights * factors[:, None]
+        return summed(weights, places, len(classes))
+
+    def _places(self, group: int, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parted = [self.table.parted(label) for label in self.columns(group).tolist()]
+        factors = np.array([factor for factor, _ in parted])
+        bases = np.array([base for _, base in parted], dtype=np.int64)
+        places = np.searchsorted(classes, bases)
+        found = places < len(classes)
+        found[found] = classes[places[found]] == bases[found]
+        return np.where(found, places, -1), factors
+
+
+@dataclass(frozen=True)
+class Product:
+    """A layer whose columns are rows of a dense factor: both together, M (W' x + b').
+
+    ``recorded`` is the defect in the student's record. Every weight of the factor is off by half a
+    unit in its last place at most, which bounds what the product is off by, entry by entry.
+    """
+
+    outer: Plain
+    inner: Effective
+    row_of: Mapping[int, int]
+    recorded: float
+
+    @property
+    def weights(self) -> LayerWeights:
+        """Those of the layer itself."""
+        return self.outer.weights
+
+    @property
+    def defect(self) -> float:
+        """What is recorded of both."""
+        return self.recorded + self.inner.defect
+
+    @property
+    def taps(self) -> Taps:
+        """Those of the factor."""
+        return self.inner.taps
+
+    @property
+    def geometry(self) -> Geometry:
+        """That of the factor, which the layer keeps."""
+        return self.inner.geometry
+
+    def columns(self, group: int) -> np.ndarray:
+        """What the factor reads."""
+        return self.inner.columns(self._inner_group(group))
+
+    def classes(self, group: int) -> np.ndarray:
+        """The factor's."""
+        return self.inner.classes(self._inner_group(group))
+
+    def sums(self, rows: np.ndarray, group: int, classes: np.ndarray) -> np.ndarray:
+        """M W', "rows classes taps"."""
+        mixing, inner = self._mixing(rows, group), self._inner_rows(group)
+        right = self.inner.sums(inner, self._inner_group(group), classes)
+        return np.tensordot(mixing, right, axes=1)
+
+    def bias(self, rows: np.ndarray) -> np.ndarray:
+        """M b' + b."""
+        group = int(rows[0]) // self.weights.rows_per_group
+        own = self.inner.bias(self._inner_rows(group))
+        return self.outer.bias(rows) + self._mixing(rows, group) @ own
+
+    def sizes(
+        self, rows: np.ndarray, group: int, classes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """|M| |W'|, and half a unit in the last place of every entry of W' besides."""
+        mixing, inner = np.abs(self._mixing(rows, group)), self._inner_rows(group)
+        size, slack = self.inner.sizes(inner, self._inner_group(group), classes)
+        added = np.tensordot(mixing, size, axes=1)
+        return added, np.tensordot(mixing, slack, axes=1) + added * self._rounding(group)
+
+    def bias_sizes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """|M| |b'|, likewise."""
+        group = int(rows[0]) // self.weights.rows_per_group
+        mixing = np.abs(self._mixing(rows, group))
+        size, slack = self.inner.bias_sizes(self._inner_rows(group))
+        added = mixing @ size + np.abs(self.outer.bias(rows))
+        return added, mixing @ slack + added * self._rounding(group)
+
+    def _rounding(self, group: int) -> float:
+        return unit(self.inner.weights.dtype) / 2 + DOUBLE * (len(self._members(group)) + 4)
+
+    def _members(self, group: int) -> np.ndarray:
+        return self.outer.classes(group)
+
+    def _inner_rows(self, group: int) -> np.ndarray:
+        return np.array([self.row_of[label] for label in self._members(group).tolist()])
+
+    def _inner_group(self, group: int) -> int:
+        return int(self._inner_rows(group)[0]) // self.inner.weights.rows_per_group
+
+    def _mixing(self, rows: np.ndarray, group: int) -> np.ndarray:
+        return self.outer.sums(rows, group, self._members(group))[:, :, 0]
+
+    @cached_property
+    def fits(self) -> bool:
+        """Whether it is a product of matrices: one tap here, and all of a group from one group."""
+        if len(self.outer.taps) != 1 or any(self.outer.taps[0]):
+            return False
+        if not keeps_size(self.outer.geometry):
+            return False
+        per_group = self.inner.weights.rows_per_group
+        return all(
+            len(set((self._inner_rows(group) // per_group).tolist())) == 1
+            for group in range(self.weights.linear.groups)
+        )
+
+
+Effective = Plain | Product
+"""A layer by what it does, whichever way it is stored."""
+
+Seen = Callable[[str], "Effective | None"]
+
+
+def unit(dtype: str) -> float:
+    """A unit in the last place of 1.0."""
+    one = np.ones((), numpy_dtype(dtype))
+    bits = {2: np.int16, 4: np.int32, 8: np.int64}[one.itemsize]
+    following = (one.view(bits) + 1).astype(bits).view(one.dtype)
+    return float(following) - 1.0
+
+
+def centre(taps: Taps) -> int | None:
+    """Which tap reads the place that an output stands at, None where none does."""
+    return next((index for index, tap in enumerate(taps) if not any(tap)), None)
+
+
+def keeps_size(geometry: Geometry) -> bool:
+    """Whether a layer moves over its input step by step and makes a map of the same size."""
+    return geometry.sizes[0] == geometry.sizes[1] and math.prod(geometry.steps) == 1

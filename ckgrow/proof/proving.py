@@ -1,0 +1,142 @@
+"""The proof: both walks, the outputs, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from ckgrow.coupling import couple
+from ckgrow.errors import CkgrowError
+from ckgrow.groups import group_channels
+from ckgrow.labels import UNKNOWN, Labels
+from ckgrow.loading import Loaded
+from ckgrow.names import first_few, shown
+from ckgrow.proof.certificate import Check, Finding, Proof, Result
+from ckgrow.proof.claims import Claims
+from ckgrow.proof.describing import described
+from ckgrow.proof.student import StudentWalk
+from ckgrow.proof.walking import Network, TeacherWalk
+
+OUTPUT = "the outputs are the teacher's, channel by channel"
+
+
+def prove(teacher: Loaded, student: Loaded, claims: Claims | None = None) -> Proof:
+    """Whether ``student`` is its teacher's function, by its tensors and what is claimed of them.
+
+    ``claims`` are those of the student's own record if not given. Reads both files once, in
+    memory for a few tiles of rows; a layer that was factored is held as a whole.
+    """
+    if claims is None:
+        claims = Claims.of(student.provenance, teacher.header, student.header)
+    table = Labels()
+    before = TeacherWalk(_network(teacher), table)
+    before.walk()
+    after = StudentWalk(_network(student), before, claims, table)
+    after.walk()
+    findings = [*after.findings, *_outputs(before, after, claims)]
+    lacking = list(dict.fromkeys(after.lacking))
+    if not claims.recorded and findings:
+        lacking.insert(0, "a record of where the student's channels come from")
+    result = _result(findings, lacking, claims)
+    checks = tuple(_checks(student, after, findings))
+    return Proof(
+        result,
+        _reason(result, findings, lacking, checks),
+        tuple(findings),
+        tuple(lacking),
+        checks,
+        max((check.defect for check in checks if check.result == "holds"), default=0.0),
+        before.values,
+        after.values,
+    )
+
+
+def _network(loaded: Loaded) -> Network:
+    return Network(loaded.network.graph, loaded.header, loaded.read)
+
+
+def _outputs(before: TeacherWalk, after: StudentWalk, claims: Claims) -> Iterator[Finding]:
+    """What is wrong with the outputs; nothing where they are known to be the teacher's."""
+    ours, theirs = after.network.graph.outputs, before.network.graph.outputs
+    for name in dict.fromkeys((*theirs, *ours)):
+        if name not in ours or name not in theirs:
+            yield Finding("", name, "both have the same outputs", (), (), float("inf"))
+            continue
+        made, wanted = after.values[name], before.values[name]
+        grown = claims.interface.get(name)
+        if grown is not None and made.size == len(grown):
+            kept = made.ravel()[: grown.width]
+            made = kept.reshape(wanted.shape) if wanted.size == grown.width else made
+        if made.shape != wanted.shape:
+            after.lacking.append(f"a map of the output {shown(name)}, whose shape changed")
+            continue
+        if (made == UNKNOWN).any():
+            after.lacking.append(f"what the output {shown(name)} is made of")
+        wrong = np.flatnonzero((made != wanted) & (made != UNKNOWN))
+        if len(wrong):
+            where = after.network.graph.producers().get(name)
+            said = [described(after.table, int(made.ravel()[each])) for each in wrong[:8]]
+            layer = name if where is None else where.name
+            yield Finding("", layer, OUTPUT, tuple(wrong.tolist()), tuple(said), float("inf"))
+
+
+def _result(findings: list[Finding], lacking: list[str], claims: Claims) -> Result:
+    if findings and claims.recorded:
+        return "refuted"
+    return "not proven" if lacking else "proven"
+
+
+def _reason(
+    result: Result, findings: list[Finding], lacking: list[str], checks: tuple[Check, ...]
+) -> str:
+    if result == "refuted":
+        where = first_few([shown(each.tensor or each.layer) for each in findings])
+        return f"violated at {where}: {findings[0].equation}"
+    if result == "not proven":
+        return f"what is missing: {first_few(lacking)}"
+    defect = max((check.defect for check in checks), default=0.0)
+    said = "exactly" if defect == 0.0 else f"within {defect:.2g} units of rounding"
+    return f"every equation of {len(checks)} tensors holds {said}: equal for every input"
+
+
+def _checks(student: Loaded, walk: StudentWalk, findings: list[Finding]) -> Iterator[Check]:
+    groups = _groups(student)
+    refuted: dict[str, Finding] = {}
+    for each in findings:
+        refuted.setdefault(each.tensor, each)
+    seen = {each.tensor: each for each in walk.seen}
+    for name, spec in student.header.items():
+        known, finding = seen.get(name), refuted.get(name)
+        if known is None and finding is None:
+            yield Check(name, "", groups.get(name, ""), spec.shape, "not checked", 0, 0, 0, 0.0, "")
+            continue
+        sources = np.empty(0) if known is None else known.sources
+        layer = known.layer if known is not None else finding.layer if finding else ""
+        yield Check(
+            name,
+            layer,
+            groups.get(name, ""),
+            spec.shape,
+            "refuted" if finding else "holds",
+            int((sources >= 0).sum()),
+            int((sources < -1).sum()),
+            int((sources == -1).sum()),
+            finding.defect if finding else known.defect if known else 0.0,
+            finding.equation if finding else known.equation if known else "",
+        )
+
+
+def _groups(student: Loaded) -> Mapping[str, str]:
+    """The group that each tensor belongs to: that of its rows, or of the channels it follows."""
+    graph = student.network.graph
+    try:
+        grouping = group_channels(graph, couple(graph, student.header))
+    except CkgrowError:
+        return {}
+    found: dict[str, str] = {}
+    for group in grouping.groups.values():
+        for axis in group.axes:
+            tensor, _, _ = axis.rpartition("[")
+            found.setdefault(tensor, group.name)
+    return found

@@ -1,0 +1,285 @@
+"""Checks the rows of one layer of a student against what its record claims of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from blake3 import blake3
+
+from ckgrow.labels import UNKNOWN, ZERO, Labels
+from ckgrow.maps import ZERO as ZERO_SOURCE
+from ckgrow.proof.effective import Effective, Plain, centre, keeps_size, unit
+from ckgrow.proof.reading import Taps
+
+ADD_UP = "the weights of every channel that is read add up to the teacher's"
+FRESH = "rows of one new unit have equal sums, and equal biases"
+NOTHING = "rows of a channel that is zero add up to zero"
+IDENTITY = "every row passes one channel on as it is"
+BIAS = "the bias is the teacher's"
+
+
+@dataclass
+class Rows:
+    """What was found out of a layer's rows: their labels, and those that are not as claimed.
+
+    ``wrong`` has for each equation the rows that violate it, ``defect`` the largest deviation of
+    the others in units of rounding, ``worst`` that of the wrong ones.
+    """
+
+    labels: np.ndarray
+    wrong: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    defect: float = 0.0
+    worst: float = 0.0
+
+    def fail(self, tensor: str, equation: str, rows: np.ndarray) -> None:
+        """Notes rows that violate an equation at a tensor."""
+        self.wrong.setdefault((tensor, equation), []).extend(rows.tolist())
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """One layer of the student, with the teacher's layer it comes from, if it comes from one.
+
+    ``sources`` are the claims: a map's code for every row; None where nothing is claimed.
+    ``passing`` says that the layer is certified to pass channels on, ``rescaled`` that rows may be
+    powers of two times the teacher's.
+    """
+
+    student: Effective
+    teacher: Plain | None
+    sources: np.ndarray | None
+    passing: bool
+    rescaled: bool
+    table: Labels
+
+    def run(self) -> Rows:
+        """All rows, group by group."""
+        weights = self.student.weights
+        found = Rows(np.full(weights.linear.width, UNKNOWN, dtype=np.int64))
+        first_of: dict[int, tuple[int, bytes]] = {}
+        moved = total = 0.0
+        for group in range(weights.linear.groups):
+            if UNKNOWN in self.student.columns(group):
+                continue
+            every = np.arange(weights.rows_per_group) + group * weights.rows_per_group
+            copies = self._copies(every)
+            for part, other in self._by_teacher_group(copies):
+                off, size = self._compare(found, part, group, other)
+                moved, total = moved + off, total + size
+            rest = np.setdiff1d(every, copies, assume_unique=True)
+            for tile in weights.tiles(rest):
+                self._look(found, tile, group, first_of)
+        if self.student.defect and moved > (self.student.defect * (1 + 1e-6)) ** 2 * total:
+            found.fail(weights.linear.weight, ADD_UP, np.arange(weights.linear.width))
+        return found
+
+    def _copies(self, rows: np.ndarray) -> np.ndarray:
+        if self.sources is None or self.teacher is None or self.passing:
+            return rows[:0]
+        return rows[self.sources[rows] >= 0]
+
+    def _by_teacher_group(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+        if not len(rows) or self.sources is None or self.teacher is None:
+            return
+        groups = self.sources[rows] // self.teacher.weights.rows_per_group
+        for group in np.unique(groups).tolist():
+            yield rows[groups == group], group
+
+    def _compare(
+        self, found: Rows, rows: np.ndarray, group: int, other: int
+    ) -> tuple[float, float]:
+        """Copies beside the teacher's rows; squares of what they are off by, and of the rows."""
+        assert self.teacher is not None
+        assert self.sources is not None
+        alike = self._stored_alike(group, other)
+        classes = np.union1d(self.student.classes(group), self.teacher.classes(other))
+        moved = total = 0.0
+        for tile in self.student.weights.tiles(rows):
+            origins = self.sources[tile]
+            names = self.teacher.weights.linear.node.name
+            found.labels[tile] = [self.table.of("row", names, int(row)) for row in origins]
+            if alike:
+                same = self._same_bytes(tile, origins)
+                tile, origins = tile[~same], origins[~same]
+            if not len(tile):
+                continue
+            ours, theirs = _aligned(
+                self.student.sums(tile, group, classes),
+                self.student.taps,
+                self.teacher.sums(origins, other, classes),
+                self.teacher.taps,
+            )
+            off = ours - theirs
+            moved, total = moved + float((off**2).sum()), total + float((theirs**2).sum())
+            tensor = self.student.weights.linear.weight
+            wrong = self._beyond(found, off, tile, group, classes)
+            bias_off = self.student.bias(tile) - self.teacher.bias(origins)
+            bias_wrong = self._bias_beyond(found, bias_off, tile)
+            if self.rescaled and (wrong | bias_wrong).any():
+                for index in np.flatnonzero(wrong | bias_wrong):
+                    factor = _power_of_two(ours[index], theirs[index])
+                    bias = float(self.teacher.bias(origins[index : index + 1])[0])
+                    own = float(self.student.bias(tile[index : index + 1])[0])
+                    twice = np.array_equal(ours[index], factor * theirs[index])
+                    if factor and twice and own == factor * bias:
+                        label = int(found.labels[tile[index]])
+                        found.labels[tile[index]] = self.table.times(factor, label)
+                        wrong[index] = bias_wrong[index] = False
+            if wrong.any():
+                found.fail(tensor, ADD_UP, tile[wrong])
+            if bias_wrong.any():
+                name = self.student.weights.linear.bias or tensor
+                found.fail(name, BIAS, tile[bias_wrong])
+        return moved, total
+
+    def _look(
+        self, found: Rows, tile: np.ndarray, group: int, first_of: dict[int, tuple[int, bytes]]
+    ) -> None:
+        """Rows that are no copies: zero, one channel passed on, or a new unit."""
+        classes = self.student.classes(group)
+        sums, bias = self.student.sums(tile, group, classes), self.student.bias(tile)
+        zero = ~self._beyond(Rows(tile), sums, tile, group, classes)
+        zero &= ~self._bias_beyond(Rows(tile), bias, tile)
+        passed = self._passed(tile, sums, bias, group, classes)
+        sources = None if self.sources is None else self.sources[tile]
+        linear = self.student.weights.linear
+        for index, row in enumerate(tile.tolist()):
+            source = None if sources is None else int(sources[index])
+            if zero[index]:
+                label = ZERO
+            elif passed[index] != UNKNOWN and (self.passing or source is None):
+                label = int(passed[index])
+            elif self.passing and (source is None or source >= ZERO_SOURCE):
+                found.fail(linear.weight, IDENTITY, tile[index : index + 1])
+                label = self._nearest(sums[index], classes)
+            elif source == ZERO_SOURCE:
+                found.fail(linear.weight, NOTHING, tile[index : index + 1])
+                label = ZERO
+            elif source is None or source >= 0:
+                label = self.table.of("row", linear.node.name, _digest(sums[index], bias[index]))
+            else:
+                label = self.table.of("row", linear.node.name, source)
+            found.labels[row] = label
+            if source is not None and source < ZERO_SOURCE:
+                digest = _digest(sums[index], bias[index])
+                first, known = first_of.setdefault(source, (row, digest))
+                if known != digest and not self._equal(found, row, first, classes):
+                    found.fail(linear.weight, FRESH, np.array([first, row]))
+
+    def _equal(self, found: Rows, row: int, other: int, classes: np.ndarray) -> bool:
+        """Whether two rows of one new unit differ by no more than adding them up may."""
+        per_group = self.student.weights.rows_per_group
+        pair = [np.array([each]) for each in (row, other)]
+        both = np.union1d(classes, self.student.classes(other // per_group))
+        sums = [self.student.sums(each, int(each[0]) // per_group, both) for each in pair]
+        off = sums[0] - sums[1]
+        biases = [self.student.bias(each) for each in pair]
+        beyond = self._beyond(found, off, pair[0], row // per_group, both)
+        return not (beyond.any() or (biases[0] != biases[1]).any())
+
+    def _passed(
+        self,
+        tile: np.ndarray,
+        sums: np.ndarray,
+        bias: np.ndarray,
+        group: int,
+        classes: np.ndarray,
+    ) -> np.ndarray:
+        """The label that each row passes on as it is, UNKNOWN where it does something else."""
+        made = np.full(len(tile), UNKNOWN, dtype=np.int64)
+        middle = centre(self.student.taps)
+        if middle is None or not keeps_size(self.student.geometry) or not len(classes):
+            return made
+        best = sums[:, :, middle].argmax(axis=1)
+        off = sums.copy()
+        off[np.arange(len(tile)), best, middle] -= 1.0
+        unequal = self._beyond(Rows(tile), off, tile, group, classes)
+        unequal |= self._bias_beyond(Rows(tile), bias, tile)
+        made[~unequal] = classes[best[~unequal]]
+        return made
+
+    def _nearest(self, sums: np.ndarray, classes: np.ndarray) -> int:
+        if not len(classes):
+            return ZERO
+        return int(classes[int(np.abs(sums).max(axis=1).argmax())])
+
+    def _beyond(
+        self, found: Rows, off: np.ndarray, rows: np.ndarray, group: int, classes: np.ndarray
+    ) -> np.ndarray:
+        """The rows that are off by more than they may; what others are off by is noted."""
+        wrong = np.zeros(len(rows), dtype=bool)
+        suspects = np.flatnonzero((off != 0).reshape(len(rows), -1).any(axis=1))
+        if len(suspects):
+            size, slack = self.student.sizes(rows[suspects], group, classes)
+            size, slack = (each.max(axis=2, keepdims=True) for each in (size, slack))
+            part = np.abs(off[suspects])
+            wrong[suspects] = ~(part <= slack).reshape(len(suspects), -1).all(axis=1)
+            size = np.maximum(size, part) * unit(self.student.weights.dtype)
+            self._note(found, part / np.where(size > 0, size, 1.0), wrong[suspects], slack)
+        return wrong
+
+    def _bias_beyond(self, found: Rows, off: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        wrong = np.zeros(len(rows), dtype=bool)
+        suspects = np.flatnonzero(off != 0)
+        if len(suspects):
+            size, slack = self.student.bias_sizes(rows[suspects])
+            part = np.abs(off[suspects])
+            wrong[suspects] = ~(part <= slack)
+            size = np.maximum(size, part) * unit(self.student.weights.dtype)
+            self._note(found, part / np.where(size > 0, size, 1.0), wrong[suspects], slack)
+        return wrong
+
+    def _note(self, found: Rows, units: np.ndarray, wrong: np.ndarray, slack: np.ndarray) -> None:
+        if wrong.any():
+            found.worst = max(found.worst, float(np.nan_to_num(units[wrong], nan=np.inf).max()))
+        if not wrong.all():
+            found.defect = max(found.defect, float(units[~wrong].max()))
+
+    def _stored_alike(self, group: int, other: int) -> bool:
+        """Whether copies are to be the teacher's rows bit for bit."""
+        assert self.teacher is not None
+        if not isinstance(self.student, Plain):
+            return False
+        ours, theirs = self.student.weights, self.teacher.weights
+        return (
+            ours.dtype == theirs.dtype
+            and ours.taps == theirs.taps
+            and ours.linear.factors == theirs.linear.factors
+            and np.array_equal(self.student.columns(group), self.teacher.columns(other))
+        )
+
+    def _same_bytes(self, rows: np.ndarray, origins: np.ndarray) -> np.ndarray:
+        assert self.teacher is not None
+        ours, theirs = self.student.weights.raw(rows), self.teacher.weights.raw(origins)
+        same = (ours == theirs).reshape(len(rows), -1).all(axis=1)
+        return same & (self.student.bias(rows) == self.teacher.bias(origins))
+
+
+def _aligned(
+    ours: np.ndarray, our_taps: Taps, theirs: np.ndarray, their_taps: Taps
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both on the same taps; where a kernel has none it reads nothing."""
+    if our_taps == their_taps:
+        return ours, theirs
+    place = {tap: index for index, tap in enumerate(dict.fromkeys((*our_taps, *their_taps)))}
+
+    def spread(values: np.ndarray, taps: Taps) -> np.ndarray:
+        made = np.zeros((*values.shape[:2], len(place)))
+        made[:, :, [place[tap] for tap in taps]] = values
+        return made
+
+    return spread(ours, our_taps), spread(theirs, their_taps)
+
+
+def _power_of_two(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The factor between two rows, 0 where it is no positive power of two."""
+    place = int(np.abs(theirs).argmax())
+    below = float(theirs.ravel()[place])
+    factor = float(ours.ravel()[place]) / below if below else 0.0
+    return factor if factor > 0 and np.frexp(factor)[0] == 0.5 else 0.0
+
+
+def _digest(sums: np.ndarray, bias: float) -> bytes:
+    return blake3((sums + 0.0).tobytes() + np.float64(bias + 0.0).tobytes()).digest()

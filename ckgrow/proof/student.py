@@ -1,0 +1,343 @@
+"""Leads labels through a student, checking what its record claims against its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ckgrow.graph import Node, Shape
+from ckgrow.labels import UNKNOWN, ZERO, Labels
+from ckgrow.ops import Site, rule
+from ckgrow.ops.tracing import Linear
+from ckgrow.proof.certificate import Finding
+from ckgrow.proof.claims import Claims
+from ckgrow.proof.describing import described
+from ckgrow.proof.effective import Effective, Plain, Product
+from ckgrow.proof.reading import LayerWeights
+from ckgrow.proof.rows import IDENTITY, RowCheck, Rows
+from ckgrow.proof.walking import Followed, Network, TeacherWalk, Walk, input_dim, simplified
+
+FOLLOWS = "per-channel parameters are those of the source"
+UNDOES = "the inserted op gives back what it is given"
+SILENT = "the branch adds zero"
+ROUNDING = 2.0**-50
+"""What an inserted BatchNorm may be off by in float64, besides its recorded defect."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found of one tensor: the sources of its channels, and how far off it is."""
+
+    tensor: str
+    layer: str
+    sources: np.ndarray
+    equation: str
+    defect: float
+
+
+class StudentWalk(Walk):
+    """The student: rows get the labels that its record claims, and findings where they do not fit.
+
+    A row that violates an equation keeps the label that it should have, so that what reads it is
+    judged on its own.
+    """
+
+    def __init__(
+        self, network: Network, teacher: TeacherWalk, claims: Claims, table: Labels
+    ) -> None:
+        super().__init__(network, table)
+        self.findings: list[Finding] = []
+        self.lacking: list[str] = []
+        self.seen: list[Seen] = []
+        self._teacher = teacher
+        self._claims = claims
+        self._factors: dict[str, dict[int, int]] = {}
+        self._silent: set[str] = set()
+
+    def input(self, name: str, shape: Shape) -> np.ndarray:
+        known = self._teacher.values.get(name)
+        teacher = self._teacher.network.graph.inputs.get(name)
+        grown = self._claims.interface.get(name)
+        dim = input_dim(shape)
+        if known is None or teacher is None or len(shape) != len(teacher):
+            self.lacking.append(f"the teacher has no graph input {name!r} of this shape")
+            return np.full((1,) * len(shape), UNKNOWN, dtype=np.int64)
+        if grown is None:
+            if shape != teacher:
+                self.lacking.append(f"a map of the graph input {name!r}, whose shape changed")
+                return np.full((1,) * len(shape), UNKNOWN, dtype=np.int64)
+            return known
+        old = known.ravel()
+        made = [
+            int(old[source]) if 0 <= source < len(old) else self.table.of("new input", name, source)
+            for source in grown.sources.tolist()
+        ]
+        return np.array(made, dtype=np.int64).reshape(
+            [len(made) if each == dim else 1 for each in range(len(shape))]
+        )
+
+    def parameter(self, name: str) -> int:
+        before = self._claims.teacher_names.get(name)
+        if before is not None and self._same(name, before):
+            return self.table.of("parameter", before)
+        return self.table.of("parameter of the student", name)
+
+    def unlooked(self, site: Site, key: tuple[object, ...]) -> int:
+        if self.table.knows(*key):
+            return self.table.of(*key)
+        what = f"{site.node.op} {site.node.name!r}"
+        self.lacking.append(f"a rule for {what}, which reads other channels than the teacher's")
+        return UNKNOWN
+
+    def layer(self, linear: Linear) -> np.ndarray:
+        name = linear.node.name
+        self.layers[name] = linear
+        origin = self._claims.origins.get(name)
+        model = self._model(linear)
+        passing = origin is not None and origin.certificate == "identity"
+        sources = self._sources(linear, model)
+        teacher = self._plain(self._teacher, model) if model is not None else None
+        student = self._effective(linear)
+        if student is None or self._misfit(name, student, teacher, sources, passing):
+            return np.full(linear.width, UNKNOWN, dtype=np.int64)
+        rescaled = self._claims.rescaled
+        found = RowCheck(student, teacher, sources, passing, rescaled, self.table).run()
+        self._report(linear, found, sources, model)
+        if origin is not None and origin.certificate == "factor":
+            firsts = np.unique(found.labels, return_index=True)
+            self._factors[name] = dict(zip(*(each.tolist() for each in firsts), strict=True))
+        return found.labels
+
+    def channels(
+        self,
+        site: Site,
+        before: np.ndarray,
+        names: tuple[str, ...],
+        entries: tuple[np.ndarray, ...],
+    ) -> np.ndarray:
+        node = site.node
+        model = self._followed(node, names)
+        scale, shift = self.affine(node, entries)
+        places: dict[int, list[int]] = {}
+        for channel, label in enumerate([] if model is None else model.before.tolist()):
+            places.setdefault(label, []).append(channel)
+        undone = node.name in self._claims.defects or self._behind_factor(before, node)
+        first_of: dict[int, int] = {}
+        made = np.empty(len(before), dtype=np.int64)
+        wrong: dict[str, dict[int, str]] = {}
+        for channel, label in enumerate(before.tolist()):
+            factor, base = self.table.parted(label) if rule(node.op).homogeneous else (1.0, label)
+            values = [entry[channel] for entry in entries]
+            if label == UNKNOWN:
+                made[channel] = UNKNOWN
+            elif model is not None and base in places:
+                at, off = _best(model.entries, places[base], values)
+                made[channel] = self.table.times(factor, int(model.behind[at]))
+                for index in off:
+                    wrong.setdefault(names[index], {})[channel] = f"{model.node.name}[{at}]"
+            elif undone:
+                made[channel] = label
+                if not self._undoes(node, scale[channel], shift[channel], values):
+                    wrong.setdefault(names[0], {})[channel] = "the identity"
+            else:
+                plain = simplified(label, scale[channel], shift[channel])
+                if plain is None and label == ZERO:
+                    plain = self.table.of("constant", float(shift[channel]))
+                first = first_of.setdefault(label, channel)
+                for index, entry in enumerate(entries):
+                    if plain is None and entry[first] != values[index]:
+                        wrong.setdefault(names[index], {})[channel] = f"its channel {first}"
+                own = self.table.of("channel", node.name, "of", label)
+                made[channel] = own if plain is None else plain
+        for name, channels in wrong.items():
+            equation = UNDOES if undone else FOLLOWS
+            self._fail(name, node.name, equation, tuple(channels), tuple(channels.values()))
+        sources = np.array([self._source(label) for label in before.tolist()])
+        for name in names:
+            self.seen.append(Seen(name, node.name, sources, FOLLOWS, 0.0))
+        return made
+
+    def added(self, site: Site, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        silent = [name in self._silent for name in site.node.inputs]
+        if silent[0] == silent[1]:
+            return super().added(site, first, second)
+        branch, other = (first, second) if silent[0] else (second, first)
+        branch, other = np.broadcast_arrays(branch, other)
+        loud = np.flatnonzero((branch.ravel() != ZERO) & (branch.ravel() != UNKNOWN))
+        if len(loud):
+            node, tensor = self._silencing(site.node.inputs[0 if silent[0] else 1])
+            self._fail(tensor, node.name, SILENT, tuple(loud.tolist()), ())
+        return np.where(branch == UNKNOWN, UNKNOWN, other)
+
+    def passed(self, node: Node) -> None:
+        """Keeps track of the branches that are certified to add zero."""
+        if node.name in self.layers:
+            origin = self._claims.origins.get(node.name)
+            silent = origin is not None and origin.certificate == "zero"
+        else:
+            read = [name for name in node.inputs if name in self.values]
+            silent = bool(read) and all(name in self._silent for name in read)
+        if silent:
+            self._silent.update(node.outputs)
+
+    def _model(self, linear: Linear) -> Linear | None:
+        """The teacher's layer that rows are claimed to be copies of."""
+        origin = self._claims.origins.get(linear.node.name)
+        if origin is not None:
+            return self._teacher.layers.get(origin.of)
+        if self._claims.recorded:
+            return None
+        node = self._counterpart(linear.node, (linear.weight,))
+        return None if node is None else self._teacher.layers.get(node.name)
+
+    def _sources(self, linear: Linear, model: Linear | None) -> np.ndarray | None:
+        origin = self._claims.origins.get(linear.node.name)
+        if origin is not None:
+            return origin.map.sources
+        same = model is not None and model.width == linear.width
+        return np.arange(linear.width) if same else None
+
+    def _misfit(
+        self,
+        name: str,
+        student: Effective,
+        teacher: Plain | None,
+        sources: np.ndarray | None,
+        passing: bool,
+    ) -> bool:
+        """Whether the claims cannot be those of this layer; said as something that is lacking."""
+        if sources is None:
+            if self._claims.recorded:
+                self.lacking.append(f"a map of {name}")
+            return self._claims.recorded
+        copied = bool((sources >= 0).any()) and not passing
+        if len(sources) != student.weights.linear.width:
+            self.lacking.append(f"a map of {name} that has its {len(sources)} channels")
+        elif copied and teacher is None:
+            self.lacking.append(f"the teacher's layer that {name} comes from")
+        elif copied and teacher is not None and sources.max() >= teacher.weights.linear.width:
+            self.lacking.append(f"a map of {name} onto channels that the teacher has")
+        elif copied and teacher is not None and student.geometry != teacher.geometry:
+            self.lacking.append(f"the strides and sizes of {name} as the teacher has them")
+        else:
+            return False
+        return True
+
+    def _effective(self, linear: Linear) -> Effective | None:
+        """A layer, together with the dense factor that it reads, if it reads one."""
+        plain = self._plain(self, linear)
+        bases = {self.table.parted(label)[1] for label in linear.columns.tolist()} - {ZERO}
+        inner = next((name for name, rows in self._factors.items() if bases & rows.keys()), None)
+        if inner is None:
+            return plain
+        below = self._effective(self.layers[inner])
+        rows, recorded = self._factors[inner], self._claims.defects.get(linear.node.name, 0.0)
+        if below is not None and bases <= rows.keys():
+            product = Product(plain, below, rows, recorded)
+            if product.fits:
+                return product
+        self.lacking.append(f"what {linear.node.name} and the factor {inner} make together")
+        return None
+
+    def _plain(self, walk: Walk, linear: Linear) -> Plain:
+        network = walk.network
+        return Plain(LayerWeights(linear, network.header, network.read), self.table)
+
+    def _report(
+        self, linear: Linear, found: Rows, sources: np.ndarray | None, model: Linear | None
+    ) -> None:
+        name = linear.node.name
+        for (tensor, equation), rows in found.wrong.items():
+            where = tuple(sorted(set(rows)))
+            said = tuple(described(self.table, int(found.labels[row])) for row in where[:8])
+            self._fail(tensor, name, equation, where, said, found.worst)
+        known = found.labels if sources is None else sources
+        own = np.array([self._source(label) for label in known]) if sources is None else sources
+        for tensor in (linear.weight, linear.bias):
+            if tensor:
+                equation = IDENTITY if model is None else "sums of shares"
+                self.seen.append(Seen(tensor, name, own, equation, found.defect))
+
+    def _source(self, label: int) -> int:
+        """A label as a map would code it: a copy, something new, or zero."""
+        if label == ZERO:
+            return -1
+        head = self.table.head(label)
+        return 0 if head[0] != "row" or (isinstance(head[-1], int) and head[-1] >= 0) else -2
+
+    def _followed(self, node: Node, names: tuple[str, ...]) -> Followed | None:
+        found = self._counterpart(node, names)
+        return None if found is None else self._teacher.followed.get(found.name)
+
+    def _counterpart(self, node: Node, names: Sequence[str]) -> Node | None:
+        """The teacher's node that read these tensors when they were the teacher's."""
+        readers = self._teacher.network.graph.consumers()
+        for name in names:
+            before = self._claims.teacher_names.get(name)
+            nodes = [each for each in readers.get(before or "", []) if each.op == node.op]
+            if nodes:
+                mine = [n for n in self.network.graph.consumers()[name] if n.op == node.op]
+                place = [each.name for each in mine].index(node.name)
+                named = [each for each in nodes if each.name == node.name]
+                return named[0] if named else nodes[min(place, len(nodes) - 1)]
+        return None
+
+    def _behind_factor(self, before: np.ndarray, node: Node) -> bool:
+        """Whether a new op stands between a dense factor and what makes the product of it."""
+        new = all(name not in self._claims.teacher_names for name in node.inputs[1:])
+        labels = set(before.tolist())
+        return new and any(labels <= rows.keys() for rows in self._factors.values())
+
+    def _undoes(self, node: Node, scale: float, shift: float, values: list[float]) -> bool:
+        allowed = self._claims.defects.get(node.name, 0.0) * (1 + 1e-6) + ROUNDING
+        size = max(map(abs, values))
+        return bool(abs(scale - 1.0) <= allowed and abs(shift) <= allowed * size)
+
+    def _silencing(self, value: str) -> tuple[Node, str]:
+        """The node that makes a branch zero: a BatchNorm with gamma 0, or else its last layer."""
+        producers = self.network.graph.producers()
+        node = producers[value]
+        while node.name not in self.layers:
+            seen = self.followed.get(node.name)
+            if seen is not None:
+                scale, _ = self.affine(node, seen.entries)
+                loud = np.flatnonzero(seen.behind != ZERO)
+                if 2 * int((scale == 0.0).sum()) >= len(scale):
+                    return node, seen.tensors[0 if (scale[loud] != 0.0).any() else 1]
+            node = producers[node.inputs[0]]
+        return node, self.layers[node.name].weight
+
+    def _same(self, name: str, before: str) -> bool:
+        ours, theirs = self.network.header[name], self._teacher.network.header[before]
+        if ours != theirs:
+            return False
+        count = ours.shape[0] if ours.shape else 1
+        return bool(
+            (
+                self.network.read(name, 0, count) == self._teacher.network.read(before, 0, count)
+            ).all()
+        )
+
+    def _fail(
+        self,
+        tensor: str,
+        layer: str,
+        equation: str,
+        channels: tuple[int, ...],
+        sources: tuple[str, ...],
+        defect: float = float("inf"),
+    ) -> None:
+        self.findings.append(Finding(tensor, layer, equation, channels, sources, defect))
+
+
+def _best(
+    entries: tuple[np.ndarray, ...], places: list[int], values: list[float]
+) -> tuple[int, list[int]]:
+    """Of the teacher's channels the one with most of these values, and which values differ."""
+    tried = [
+        (at, [index for index, entry in enumerate(entries) if entry[at] != values[index]])
+        for at in places
+    ]
+    return min(tried, key=lambda each: len(each[1]))
