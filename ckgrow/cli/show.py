@@ -117,20 +117,24 @@ def show_verdict(document: VerifyDocument) -> None:
         (
             shown(output.name),
             _number(output.max_abs),
-            _number(output.max_rel),
             _number(output.tolerance),
+            _number(output.yardstick),
             _number(output.ratio),
             _number(output.float64_max_abs),
             _number(output.float64_tolerance),
+            _number(output.passing),
             "" if output.top1 is None else f"{output.top1:.1%}",
         )
         for output in document.outputs
     ]
-    heads = ("output", "max abs", "max rel", "tolerance", "yardsticks", "in float64")
-    _table(out, (*heads, "its tolerance", "top-1"), rows)
+    heads = ("output", "max abs", "tolerance", "yardstick", "ratio", "in float64")
+    _table(out, (*heads, "its tolerance", "would pass", "top-1"), rows)
     out.print(f"inputs: {document.inputs}")
     out.print(f"runtimes: {', '.join(document.runtimes)}")
     out.print(f"tolerance: {document.tolerance}")
+    weaker = max((output.weaker or 0.0 for output in document.outputs), default=0.0)
+    if weaker:
+        out.print(f"float64 would see differences {weaker:.1e} times smaller: leave out --quick")
     _assumptions(out, document.assumptions)
 
 

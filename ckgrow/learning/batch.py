@@ -13,7 +13,7 @@ from ckgrow.verdict.interface import Interface
 from ckgrow.verdict.running import Side
 from ckgrow.verdict.samples import Samples, seeded_samples
 
-WORK = 10**10
+WORK = 2 * 10**9
 """Operations of one pass forward that a batch may take, unless it is of the fewest samples."""
 FEWEST, MOST = 8, 256
 LEAST = 2

@@ -49,15 +49,20 @@ def diagnose(
     slopes: Mapping[str, float],
     tensors: Sequence[TensorLearning],
     groups: Sequence[GroupLearning],
+    members: Mapping[str, frozenset[str]],
     ancestry: Ancestry | None,
 ) -> Diagnosis:
-    """What all of it means. ``slopes`` are the lengths of the first step, in those of the weights."""
+    """What all of it means.
+
+    ``slopes`` are the lengths of the first step in lengths of the weights, ``members`` the tensors
+    that follow the units of each group.
+    """
     steps = ancestry.steps if ancestry else ()
     new = [each.name for each in tensors]
     found = [
         *_exploding(graph, losses, {name: slopes.get(name, 0.0) for name in new}),
-        *_dead(graph, tensors, groups),
-        *_locked(groups),
+        *_dead(graph, tensors, groups, members),
+        *_locked([each for each in groups if not _is_dead(each)]),
     ]
     findings = tuple(
         Finding(kind, layers, what, cure(kind, layers, steps)) for kind, layers, what in found
@@ -90,11 +95,14 @@ def _exploding(graph: Graph, losses: Losses, slopes: Mapping[str, float]) -> lis
 
 
 def _dead(
-    graph: Graph, tensors: Sequence[TensorLearning], groups: Sequence[GroupLearning]
+    graph: Graph,
+    tensors: Sequence[TensorLearning],
+    groups: Sequence[GroupLearning],
+    members: Mapping[str, frozenset[str]],
 ) -> list[_Found]:
     found: list[_Found] = []
     for group in groups:
-        if group.new and group.still > MOST * group.new:
+        if _is_dead(group):
             found.append(
                 (
                     "dead",
@@ -102,11 +110,11 @@ def _dead(
                     f"{group.name}: {group.still} of {group.new} new units receive no gradient",
                 )
             )
-    followed = {name for _, layers, _ in found for name in layers}
+    explained = {name for _, layers, _ in found for group in layers for name in members[group]}
     still = [
         each.name
         for each in tensors
-        if not each.moved and not _undone(graph, each.name) and _layer(each.name) not in followed
+        if not each.moved and each.name not in explained and not _undone(graph, each.name)
     ]
     if still:
         layers = tuple(dict.fromkeys(map(_layer, still)))
@@ -136,6 +144,10 @@ def _locked(groups: Sequence[GroupLearning]) -> list[_Found]:
                 )
             )
     return found
+
+
+def _is_dead(group: GroupLearning) -> bool:
+    return group.still > MOST * group.new
 
 
 def _of_low_rank(group: GroupLearning) -> bool:

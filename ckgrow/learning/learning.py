@@ -76,7 +76,8 @@ def learn(
     seen = observer.tensors()
     looked = observer.groups(_attainable(student, tasks[1], groups, seed))
     slopes = {name: rate * slope for name, slope in observer.slopes.items()}
-    diagnosis = diagnose(student.graph, losses, slopes, seen, looked, ancestry)
+    members = {each.group.name: each.members for each in groups}
+    diagnosis = diagnose(student.graph, losses, slopes, seen, looked, members, ancestry)
     new, moved = sum(each.new for each in seen), sum(each.moved for each in seen)
     return Learning(
         verdict=diagnosis.verdict,

@@ -29,6 +29,11 @@ class Grown:
         """Whether the teacher has the same group with fewer units."""
         return self.teacher_width is not None and self.group.width > self.teacher_width
 
+    @property
+    def members(self) -> frozenset[str]:
+        """The tensors that follow its units."""
+        return frozenset(part.tensor for units in self.runs for part in units.parts)
+
     def rank(self, tensors: Mapping[str, torch.Tensor]) -> int | None:
         """The units that move independently, in all runs."""
         if not self.wider:

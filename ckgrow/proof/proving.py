@@ -15,9 +15,11 @@ from ckgrow.names import first_few, shown
 from ckgrow.proof.certificate import Check, Finding, Proof, Result
 from ckgrow.proof.claims import Claims
 from ckgrow.proof.describing import described
+from ckgrow.proof.reading import all_finite
 from ckgrow.proof.student import StudentWalk
 from ckgrow.proof.walking import Network, TeacherWalk
 
+FINITE = "every weight is a finite number"
 OUTPUT = "the outputs are the teacher's, channel by channel"
 
 
@@ -30,11 +32,24 @@ def prove(teacher: Loaded, student: Loaded, claims: Claims | None = None) -> Pro
     if claims is None:
         claims = Claims.of(student.provenance, teacher.header, student.header)
     table = Labels()
-    before = TeacherWalk(_network(teacher), table)
+    before = TeacherWalk(Network(teacher.network.graph, teacher.header, teacher.read), table)
     before.walk()
-    after = StudentWalk(_network(student), before, claims, table)
+    broken: dict[str, None] = {}
+
+    def read(name: str, start: int, stop: int) -> np.ndarray:
+        rows = student.read(name, start, stop)
+        if not all_finite(rows):
+            broken[name] = None
+        return rows
+
+    network = Network(student.network.graph, student.header, read)
+    after = StudentWalk(network, before, claims, table)
     after.walk()
-    findings = [*after.findings, *_outputs(before, after, claims)]
+    findings = [
+        *(Finding(name, "", FINITE, (), (), float("inf")) for name in broken),
+        *after.findings,
+        *_outputs(before, after, claims),
+    ]
     lacking = list(dict.fromkeys(after.lacking))
     if not claims.recorded and findings:
         lacking.insert(0, "a record of where the student's channels come from")
@@ -50,10 +65,6 @@ def prove(teacher: Loaded, student: Loaded, claims: Claims | None = None) -> Pro
         before.values,
         after.values,
     )
-
-
-def _network(loaded: Loaded) -> Network:
-    return Network(loaded.network.graph, loaded.header, loaded.read)
 
 
 def _outputs(before: TeacherWalk, after: StudentWalk, claims: Claims) -> Iterator[Finding]:

@@ -10,8 +10,8 @@ from blake3 import blake3
 
 from ckgrow.labels import UNKNOWN, ZERO, Labels
 from ckgrow.maps import ZERO as ZERO_SOURCE
-from ckgrow.proof.effective import Effective, Plain, centre, keeps_size, unit
-from ckgrow.proof.reading import Taps
+from ckgrow.proof.deviation import Extent, aligned, beyond, biases_beyond
+from ckgrow.proof.effective import Effective, Plain, centre, keeps_size
 
 ADD_UP = "the weights of every channel that is read add up to the teacher's"
 FRESH = "rows of one new unit have equal sums, and equal biases"
@@ -24,14 +24,12 @@ BIAS = "the bias is the teacher's"
 class Rows:
     """What was found out of a layer's rows: their labels, and those that are not as claimed.
 
-    ``wrong`` has for each equation the rows that violate it, ``defect`` the largest deviation of
-    the others in units of rounding, ``worst`` that of the wrong ones.
+    ``wrong`` has for each tensor and equation the rows that violate it.
     """
 
     labels: np.ndarray
     wrong: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    defect: float = 0.0
-    worst: float = 0.0
+    extent: Extent = field(default_factory=Extent)
 
     def fail(self, tensor: str, equation: str, rows: np.ndarray) -> None:
         """Notes rows that violate an equation at a tensor."""
@@ -73,7 +71,19 @@ class RowCheck:
                 self._look(found, tile, group, first_of)
         if self.student.defect and moved > (self.student.defect * (1 + 1e-6)) ** 2 * total:
             found.fail(weights.linear.weight, ADD_UP, np.arange(weights.linear.width))
+        self._blame_factor(found)
         return found
+
+    def _blame_factor(self, found: Rows) -> None:
+        """A row of a factor that is wrong makes all rows of the product wrong."""
+        if isinstance(self.student, Plain):
+            return
+        outer, inner = self.student.weights, self.student.inner.weights
+        pairs = ((outer.linear.weight, inner.linear.weight), (outer.linear.bias, inner.linear.bias))
+        for (tensor, equation), rows in list(found.wrong.items()):
+            other = dict(pairs).get(tensor)
+            if other and 2 * len(rows) > outer.rows_per_group:
+                found.wrong[other, equation] = found.wrong.pop((tensor, equation))
 
     def _copies(self, rows: np.ndarray) -> np.ndarray:
         if self.sources is None or self.teacher is None or self.passing:
@@ -105,7 +115,7 @@ class RowCheck:
                 tile, origins = tile[~same], origins[~same]
             if not len(tile):
                 continue
-            ours, theirs = _aligned(
+            ours, theirs = aligned(
                 self.student.sums(tile, group, classes),
                 self.student.taps,
                 self.teacher.sums(origins, other, classes),
@@ -114,9 +124,9 @@ class RowCheck:
             off = ours - theirs
             moved, total = moved + float((off**2).sum()), total + float((theirs**2).sum())
             tensor = self.student.weights.linear.weight
-            wrong = self._beyond(found, off, tile, group, classes)
+            wrong = beyond(self.student, off, tile, group, classes, found.extent)
             bias_off = self.student.bias(tile) - self.teacher.bias(origins)
-            bias_wrong = self._bias_beyond(found, bias_off, tile)
+            bias_wrong = biases_beyond(self.student, bias_off, tile, found.extent)
             if self.rescaled and (wrong | bias_wrong).any():
                 for index in np.flatnonzero(wrong | bias_wrong):
                     factor = _power_of_two(ours[index], theirs[index])
@@ -140,9 +150,10 @@ class RowCheck:
         """Rows that are no copies: zero, one channel passed on, or a new unit."""
         classes = self.student.classes(group)
         sums, bias = self.student.sums(tile, group, classes), self.student.bias(tile)
-        zero = ~self._beyond(Rows(tile), sums, tile, group, classes)
-        zero &= ~self._bias_beyond(Rows(tile), bias, tile)
-        passed = self._passed(tile, sums, bias, group, classes)
+        nothing = ~beyond(self.student, sums, tile, group, classes)
+        zero = nothing & ~biases_beyond(self.student, bias, tile)
+        passed, units = self._passed(tile, sums, bias, group, classes)
+        nothing |= units
         sources = None if self.sources is None else self.sources[tile]
         linear = self.student.weights.linear
         for index, row in enumerate(tile.tolist()):
@@ -152,10 +163,10 @@ class RowCheck:
             elif passed[index] != UNKNOWN and (self.passing or source is None):
                 label = int(passed[index])
             elif self.passing and (source is None or source >= ZERO_SOURCE):
-                found.fail(linear.weight, IDENTITY, tile[index : index + 1])
+                self._fail(found, IDENTITY, row, nothing[index])
                 label = self._nearest(sums[index], classes)
             elif source == ZERO_SOURCE:
-                found.fail(linear.weight, NOTHING, tile[index : index + 1])
+                self._fail(found, NOTHING, row, nothing[index])
                 label = ZERO
             elif source is None or source >= 0:
                 label = self.table.of("row", linear.node.name, _digest(sums[index], bias[index]))
@@ -165,19 +176,26 @@ class RowCheck:
             if source is not None and source < ZERO_SOURCE:
                 digest = _digest(sums[index], bias[index])
                 first, known = first_of.setdefault(source, (row, digest))
-                if known != digest and not self._equal(found, row, first, classes):
-                    found.fail(linear.weight, FRESH, np.array([first, row]))
+                if known != digest:
+                    self._same_unit(found, row, first, classes)
 
-    def _equal(self, found: Rows, row: int, other: int, classes: np.ndarray) -> bool:
-        """Whether two rows of one new unit differ by no more than adding them up may."""
+    def _fail(self, found: Rows, equation: str, row: int, by_bias: bool) -> None:
+        """Notes a row that is wrong, by its bias alone or by its weights."""
+        linear = self.student.weights.linear
+        found.fail((by_bias and linear.bias) or linear.weight, equation, np.array([row]))
+
+    def _same_unit(self, found: Rows, row: int, other: int, classes: np.ndarray) -> None:
+        """Two rows of one new unit may differ by no more than adding them up may."""
         per_group = self.student.weights.rows_per_group
         pair = [np.array([each]) for each in (row, other)]
         both = np.union1d(classes, self.student.classes(other // per_group))
         sums = [self.student.sums(each, int(each[0]) // per_group, both) for each in pair]
         off = sums[0] - sums[1]
         biases = [self.student.bias(each) for each in pair]
-        beyond = self._beyond(found, off, pair[0], row // per_group, both)
-        return not (beyond.any() or (biases[0] != biases[1]).any())
+        if beyond(self.student, off, pair[0], row // per_group, both, found.extent).any():
+            self._fail(found, FRESH, row, by_bias=False)
+        elif (biases[0] != biases[1]).any():
+            self._fail(found, FRESH, row, by_bias=True)
 
     def _passed(
         self,
@@ -186,56 +204,27 @@ class RowCheck:
         bias: np.ndarray,
         group: int,
         classes: np.ndarray,
-    ) -> np.ndarray:
-        """The label that each row passes on as it is, UNKNOWN where it does something else."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The label that each row passes on as it is, UNKNOWN where it does something else.
+
+        And the rows whose weights would do so, whatever their bias is.
+        """
         made = np.full(len(tile), UNKNOWN, dtype=np.int64)
         middle = centre(self.student.taps)
         if middle is None or not keeps_size(self.student.geometry) or not len(classes):
-            return made
+            return made, np.zeros(len(tile), dtype=bool)
         best = sums[:, :, middle].argmax(axis=1)
         off = sums.copy()
         off[np.arange(len(tile)), best, middle] -= 1.0
-        unequal = self._beyond(Rows(tile), off, tile, group, classes)
-        unequal |= self._bias_beyond(Rows(tile), bias, tile)
-        made[~unequal] = classes[best[~unequal]]
-        return made
+        units = ~beyond(self.student, off, tile, group, classes)
+        passed = units & ~biases_beyond(self.student, bias, tile)
+        made[passed] = classes[best[passed]]
+        return made, units
 
     def _nearest(self, sums: np.ndarray, classes: np.ndarray) -> int:
         if not len(classes):
             return ZERO
         return int(classes[int(np.abs(sums).max(axis=1).argmax())])
-
-    def _beyond(
-        self, found: Rows, off: np.ndarray, rows: np.ndarray, group: int, classes: np.ndarray
-    ) -> np.ndarray:
-        """The rows that are off by more than they may; what others are off by is noted."""
-        wrong = np.zeros(len(rows), dtype=bool)
-        suspects = np.flatnonzero((off != 0).reshape(len(rows), -1).any(axis=1))
-        if len(suspects):
-            size, slack = self.student.sizes(rows[suspects], group, classes)
-            size, slack = (each.max(axis=2, keepdims=True) for each in (size, slack))
-            part = np.abs(off[suspects])
-            wrong[suspects] = ~(part <= slack).reshape(len(suspects), -1).all(axis=1)
-            size = np.maximum(size, part) * unit(self.student.weights.dtype)
-            self._note(found, part / np.where(size > 0, size, 1.0), wrong[suspects], slack)
-        return wrong
-
-    def _bias_beyond(self, found: Rows, off: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        wrong = np.zeros(len(rows), dtype=bool)
-        suspects = np.flatnonzero(off != 0)
-        if len(suspects):
-            size, slack = self.student.bias_sizes(rows[suspects])
-            part = np.abs(off[suspects])
-            wrong[suspects] = ~(part <= slack)
-            size = np.maximum(size, part) * unit(self.student.weights.dtype)
-            self._note(found, part / np.where(size > 0, size, 1.0), wrong[suspects], slack)
-        return wrong
-
-    def _note(self, found: Rows, units: np.ndarray, wrong: np.ndarray, slack: np.ndarray) -> None:
-        if wrong.any():
-            found.worst = max(found.worst, float(np.nan_to_num(units[wrong], nan=np.inf).max()))
-        if not wrong.all():
-            found.defect = max(found.defect, float(units[~wrong].max()))
 
     def _stored_alike(self, group: int, other: int) -> bool:
         """Whether copies are to be the teacher's rows bit for bit."""
@@ -255,22 +244,6 @@ class RowCheck:
         ours, theirs = self.student.weights.raw(rows), self.teacher.weights.raw(origins)
         same = (ours == theirs).reshape(len(rows), -1).all(axis=1)
         return same & (self.student.bias(rows) == self.teacher.bias(origins))
-
-
-def _aligned(
-    ours: np.ndarray, our_taps: Taps, theirs: np.ndarray, their_taps: Taps
-) -> tuple[np.ndarray, np.ndarray]:
-    """Both on the same taps; where a kernel has none it reads nothing."""
-    if our_taps == their_taps:
-        return ours, theirs
-    place = {tap: index for index, tap in enumerate(dict.fromkeys((*our_taps, *their_taps)))}
-
-    def spread(values: np.ndarray, taps: Taps) -> np.ndarray:
-        made = np.zeros((*values.shape[:2], len(place)))
-        made[:, :, [place[tap] for tap in taps]] = values
-        return made
-
-    return spread(ours, our_taps), spread(theirs, their_taps)
 
 
 def _power_of_two(ours: np.ndarray, theirs: np.ndarray) -> float:

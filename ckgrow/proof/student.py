@@ -9,21 +9,20 @@ import numpy as np
 
 from ckgrow.graph import Node, Shape
 from ckgrow.labels import UNKNOWN, ZERO, Labels
-from ckgrow.ops import Site, rule
+from ckgrow.ops import Site
 from ckgrow.ops.tracing import Linear
 from ckgrow.proof.certificate import Finding
+from ckgrow.proof.channels import ChannelCheck
 from ckgrow.proof.claims import Claims
 from ckgrow.proof.describing import described
 from ckgrow.proof.effective import Effective, Plain, Product
 from ckgrow.proof.reading import LayerWeights
 from ckgrow.proof.rows import IDENTITY, RowCheck, Rows
-from ckgrow.proof.walking import Followed, Network, TeacherWalk, Walk, input_dim, simplified
+from ckgrow.proof.walking import Followed, Network, TeacherWalk, Walk, input_dim
 
-FOLLOWS = "per-channel parameters are those of the source"
-UNDOES = "the inserted op gives back what it is given"
 SILENT = "the branch adds zero"
-ROUNDING = 2.0**-50
-"""What an inserted BatchNorm may be off by in float64, besides its recorded defect."""
+SAID = 8
+"""Of how many channels of a finding the sources are said."""
 
 
 @dataclass(frozen=True)
@@ -119,45 +118,18 @@ class StudentWalk(Walk):
     ) -> np.ndarray:
         node = site.node
         model = self._followed(node, names)
-        scale, shift = self.affine(node, entries)
-        places: dict[int, list[int]] = {}
-        for channel, label in enumerate([] if model is None else model.before.tolist()):
-            places.setdefault(label, []).append(channel)
-        undone = node.name in self._claims.defects or self._behind_factor(before, node)
-        first_of: dict[int, int] = {}
-        made = np.empty(len(before), dtype=np.int64)
-        wrong: dict[str, dict[int, str]] = {}
-        for channel, label in enumerate(before.tolist()):
-            factor, base = self.table.parted(label) if rule(node.op).homogeneous else (1.0, label)
-            values = [entry[channel] for entry in entries]
-            if label == UNKNOWN:
-                made[channel] = UNKNOWN
-            elif model is not None and base in places:
-                at, off = _best(model.entries, places[base], values)
-                made[channel] = self.table.times(factor, int(model.behind[at]))
-                for index in off:
-                    wrong.setdefault(names[index], {})[channel] = f"{model.node.name}[{at}]"
-            elif undone:
-                made[channel] = label
-                if not self._undoes(node, scale[channel], shift[channel], values):
-                    wrong.setdefault(names[0], {})[channel] = "the identity"
-            else:
-                plain = simplified(label, scale[channel], shift[channel])
-                if plain is None and label == ZERO:
-                    plain = self.table.of("constant", float(shift[channel]))
-                first = first_of.setdefault(label, channel)
-                for index, entry in enumerate(entries):
-                    if plain is None and entry[first] != values[index]:
-                        wrong.setdefault(names[index], {})[channel] = f"its channel {first}"
-                own = self.table.of("channel", node.name, "of", label)
-                made[channel] = own if plain is None else plain
-        for name, channels in wrong.items():
-            equation = UNDOES if undone else FOLLOWS
-            self._fail(name, node.name, equation, tuple(channels), tuple(channels.values()))
+        recorded = self._claims.defects.get(node.name)
+        undoing = recorded is not None or self._behind_factor(before, node)
+        affine = self.affine(node, entries)
+        check = ChannelCheck(node, model, affine, entries, self.table, undoing, recorded or 0.0)
+        found = check.run(before)
+        for index, wrong in found.wrong.items():
+            said = tuple(wrong.values())[:SAID]
+            self._fail(names[index], node.name, found.equation, tuple(wrong), said)
         sources = np.array([self._source(label) for label in before.tolist()])
         for name in names:
-            self.seen.append(Seen(name, node.name, sources, FOLLOWS, 0.0))
-        return made
+            self.seen.append(Seen(name, node.name, sources, found.equation, 0.0))
+        return found.labels
 
     def added(self, site: Site, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         silent = [name in self._silent for name in site.node.inputs]
@@ -251,14 +223,14 @@ class StudentWalk(Walk):
         name = linear.node.name
         for (tensor, equation), rows in found.wrong.items():
             where = tuple(sorted(set(rows)))
-            said = tuple(described(self.table, int(found.labels[row])) for row in where[:8])
-            self._fail(tensor, name, equation, where, said, found.worst)
+            said = tuple(described(self.table, int(found.labels[row])) for row in where[:SAID])
+            self._fail(tensor, name, equation, where, said, found.extent.wrong)
         known = found.labels if sources is None else sources
         own = np.array([self._source(label) for label in known]) if sources is None else sources
         for tensor in (linear.weight, linear.bias):
             if tensor:
                 equation = IDENTITY if model is None else "sums of shares"
-                self.seen.append(Seen(tensor, name, own, equation, found.defect))
+                self.seen.append(Seen(tensor, name, own, equation, found.extent.held))
 
     def _source(self, label: int) -> int:
         """A label as a map would code it: a copy, something new, or zero."""
@@ -269,7 +241,9 @@ class StudentWalk(Walk):
 
     def _followed(self, node: Node, names: tuple[str, ...]) -> Followed | None:
         found = self._counterpart(node, names)
-        return None if found is None else self._teacher.followed.get(found.name)
+        if found is None or dict(found.attributes) != dict(node.attributes):
+            return None
+        return self._teacher.followed.get(found.name)
 
     def _counterpart(self, node: Node, names: Sequence[str]) -> Node | None:
         """The teacher's node that read these tensors when they were the teacher's."""
@@ -289,11 +263,6 @@ class StudentWalk(Walk):
         new = all(name not in self._claims.teacher_names for name in node.inputs[1:])
         labels = set(before.tolist())
         return new and any(labels <= rows.keys() for rows in self._factors.values())
-
-    def _undoes(self, node: Node, scale: float, shift: float, values: list[float]) -> bool:
-        allowed = self._claims.defects.get(node.name, 0.0) * (1 + 1e-6) + ROUNDING
-        size = max(map(abs, values))
-        return bool(abs(scale - 1.0) <= allowed and abs(shift) <= allowed * size)
 
     def _silencing(self, value: str) -> tuple[Node, str]:
         """The node that makes a branch zero: a BatchNorm with gamma 0, or else its last layer."""
@@ -330,14 +299,3 @@ class StudentWalk(Walk):
         defect: float = float("inf"),
     ) -> None:
         self.findings.append(Finding(tensor, layer, equation, channels, sources, defect))
-
-
-def _best(
-    entries: tuple[np.ndarray, ...], places: list[int], values: list[float]
-) -> tuple[int, list[int]]:
-    """Of the teacher's channels the one with most of these values, and which values differ."""
-    tried = [
-        (at, [index for index, entry in enumerate(entries) if entry[at] != values[index]])
-        for at in places
-    ]
-    return min(tried, key=lambda each: len(each[1]))

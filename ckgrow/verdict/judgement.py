@@ -117,36 +117,30 @@ class _Judging:
 
     def full(self) -> Mapping[str, OutputVerdict]:
         """With float64."""
-        return self._verdicts(self._moved(ARBITER), double=True)
+        return self._verdicts(double=True, defects_in=ARBITER)
 
     def quick(self) -> Mapping[str, OutputVerdict]:
         """With the next more expensive thing only where the last one left a doubt.
 
         Most recorded defects are smaller than float32 can show, so what they do is measured last.
         """
-        verdicts = self._verdicts({}, double=False)
-        if self._doubtful(verdicts) and self._defective:
-            verdicts = self._verdicts(self._moved(RUNTIME), double=False)
+        verdicts = self._verdicts(double=False)
+        if self._doubtful(verdicts) and self.disturbance.sizes:
+            verdicts = self._verdicts(double=False, defects_in=RUNTIME)
         return self.full() if self._doubtful(verdicts) else verdicts
-
-    @property
-    def _defective(self) -> bool:
-        return bool(self.disturbance.sizes) and self.allowance.stated.of(1.0) is None
-
-    def _moved(self, name: str) -> Mapping[str, float]:
-        """What the recorded defects do; nothing where the user's own tolerance takes no notice."""
-        return self.runs.moved(name, self.disturbance) if self._defective else {}
 
     def _doubtful(self, verdicts: Mapping[str, OutputVerdict]) -> bool:
         """Whether float64 could pass what did not pass."""
         return any(not each.preserved and _may_be_rounding(each) for each in verdicts.values())
 
-    def _verdicts(
-        self, moved: Mapping[str, float], *, double: bool
-    ) -> Mapping[str, OutputVerdict]:
+    def _verdicts(self, *, double: bool, defects_in: str = "") -> Mapping[str, OutputVerdict]:
+        """With what recorded defects do in a runtime; the user's own tolerance needs none of it."""
         runs, allowance = self.runs, self.allowance
         single = runs.pairs(RUNTIME)
         rounded = runs.pairs(ARBITER) if double else {}
+        moved: Mapping[str, float] = {}
+        if defects_in and self.disturbance.sizes and allowance.stated.of(1.0) is None:
+            moved = runs.moved(defects_in, self.disturbance)
         verdicts = {}
         for name in runs.outputs:
             if name in single:

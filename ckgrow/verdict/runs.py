@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -65,14 +66,15 @@ class Runs:
     def moved(self, name: str, disturbance: Disturbance) -> Mapping[str, float]:
         """How far the student's recorded defects move each output that both sides have."""
         if name not in self._moved:
-            times = disturbance.enlarged(PRECISION[name])
+            pairs, times = self.pairs(name), disturbance.enlarged(PRECISION[name])
             farthest = dict.fromkeys(self.outputs, 0.0)
             for side in disturbance.draws(times):
                 made = self._run(name, "student with its recorded defects", side, self._student)
-                for output, pair in self.pairs(name).items():
+                for output, pair in pairs.items():
                     changed = self._old(output, made, pair.teacher)
                     change = largest_difference(changed, pair.student) / times
-                    farthest[output] = max(farthest[output], change)
+                    if math.isfinite(change):  # a tolerance without end would pass anything
+                        farthest[output] = max(farthest[output], change)
             self._moved[name] = farthest
         return self._moved[name]
 

@@ -13,6 +13,8 @@ from ckgrow.reports.page.tables import folded, table
 
 _HEIGHT = 160.0
 _COLUMN = 10.0
+_WIDEST = 40
+"""Pixels of a column at most, where a network has few layers."""
 _LEAST = 1e-18
 """Nothing smaller is told from zero."""
 
@@ -25,12 +27,19 @@ def deviations(rows: Sequence[LayerDeviation]) -> Markup:
         *_columns(rows, low, high),
         viewBox=f"0 0 {len(rows) * _COLUMN:g} {_HEIGHT:g}",
         preserveAspectRatio="none",
+        style=f"max-width: {len(rows) * _WIDEST}px",
         role="img",
         aria_label="deviation of every layer, relative to its scale",
         class_="columns",
     )
     scale = tag("div", tag("span", power(high)), tag("span", power(low)), class_="scale")
-    ends = tag("div", name(rows[0].layer), name(rows[-1].layer), class_="ends")
+    ends = tag(
+        "div",
+        name(rows[0].layer),
+        name(rows[-1].layer),
+        class_="ends",
+        style=f"max-width: {len(rows) * _WIDEST}px",
+    )
     departing = [row for row in rows if row.departs]
     words = (
         joined(

@@ -35,24 +35,25 @@ def page(evidence: Evidence) -> str:
 def _sections(evidence: Evidence, costs: Sizes) -> Iterator[tuple[str, Markup]]:
     document = evidence.document
     changed = changes(evidence)
-    if document.localisation is not None:
-        yield "Where it breaks", anything(document.localisation)
+    yield from _asked("Where it breaks", document.localisation)
     yield "Before and after", architecture(changed, costs)
     if document.outputs:
         yield "Outputs", outputs(evidence)
-    if document.expectations:
-        yield "Against what was expected", anything(document.expectations)
+    yield from _asked("Against what was expected", document.expectations or None)
     if evidence.deviations:
         yield "Layers", deviations(evidence.deviations)
     yield "Weights", heat_map_section(evidence, changed)
-    if document.proof is not None:
-        yield "Proof", anything(document.proof)
-    if document.train_mode is not None:
-        yield "Training mode", anything(document.train_mode)
-    if document.learning is not None:
-        yield "Learning", anything(document.learning)
+    yield from _asked("Proof", document.proof)
+    yield from _asked("Training mode", document.train_mode)
+    yield from _asked("Learning", document.learning)
     yield "What it rests on", conditions(evidence)
     yield "How it was made", story(evidence)
+
+
+def _asked(title: str, part: object) -> Iterator[tuple[str, Markup]]:
+    """A part of the document that is null unless somebody asked for it."""
+    if part is not None:
+        yield title, anything(part)
 
 
 def _html(evidence: Evidence, content: Markup) -> Markup:

@@ -9,7 +9,7 @@ from ckgrow.reports.page.evidence import Evidence
 from ckgrow.reports.page.figures import name, number, plural, times
 from ckgrow.reports.page.heatmap import heat_maps
 from ckgrow.reports.page.histogram import Marks, histogram
-from ckgrow.reports.page.layers import Change
+from ckgrow.reports.page.layers import Change, Kind
 from ckgrow.reports.page.markup import Markup, joined, tag, text
 from ckgrow.reports.page.sizes import Sizes
 from ckgrow.reports.page.stages import stages
@@ -19,6 +19,13 @@ from ckgrow.verdict.comparison import OutputVerdict
 
 _IN_SIGHT = 4
 """Outputs whose histograms are not folded."""
+_BECAME: dict[Kind, str] = {
+    "wider": "wider",
+    "new": "new",
+    "kernel": "with a larger kernel",
+    "other": "narrower",
+    "gone": "of the teacher's not there",
+}
 _EDGES = (
     ("kept", "the teacher's channel"),
     ("copy", "one more copy"),
@@ -62,29 +69,13 @@ def architecture(changes: Sequence[Change], costs: Sizes) -> Markup:
 def outputs(evidence: Evidence) -> Markup:
     """Every output: numbers, and histograms of what was computed."""
     found = evidence.document.outputs
-    rows = (
-        (
-            name(each.name),
-            "agrees" if each.preserved else "differs",
-            number(each.max_abs),
-            number(each.max_rel),
-            number(each.yardstick),
-            number(each.ratio),
-            number(each.tolerance),
-            number(each.passing),
-            number(each.float64_max_abs),
-            number(each.float64_tolerance),
-            "–" if each.top1 is None else f"{each.top1:.1%}",
-        )
-        for each in found
-    )
-    heads = ("output", "", "difference", "of scale", "yardstick", "yardsticks", "tolerance")
-    more = ("would pass at", "in float64", "tolerance", "top-1")
+    heads = ("output", "in", "difference", "tolerance", "would pass at", "of scale")
+    rows = [row for each in found for row in _numbers(each)]
     drawings = [_histograms(evidence, each) for each in found]
     hidden = drawings[_IN_SIGHT:]
     return joined(
         tag("p", *_reasons(found)),
-        table((*heads, *more), rows),
+        table((*heads, "yardstick", "yardsticks", "top-1"), rows),
         *drawings[:_IN_SIGHT],
         folded(f"{len(hidden)} more", *hidden) if hidden else "",
     )
@@ -139,18 +130,30 @@ def conditions(evidence: Evidence) -> Markup:
     )
 
 
+def _numbers(output: OutputVerdict) -> Iterator[Sequence[str]]:
+    """What was measured of an output, a row for each precision it was computed in."""
+    yield (
+        name(output.name),
+        "float32",
+        number(output.max_abs),
+        number(output.tolerance),
+        number(output.passing),
+        number(output.max_rel),
+        number(output.yardstick),
+        number(output.ratio),
+        "" if output.top1 is None else f"{output.top1:.1%}",
+    )
+    if output.float64_max_abs is not None:
+        measured = (number(output.float64_max_abs), number(output.float64_tolerance))
+        yield (name(output.name), "float64", *measured, *("",) * 5)
+
+
 def _grown(changes: Sequence[Change]) -> str:
     """What became of the layers, in a sentence."""
     counts = {kind: sum(each.kind == kind for each in changes) for kind in WORDS}
     said = [
         f"{plural(counts[kind], 'layer')} {words}"
-        for kind, words in (
-            ("wider", "wider"),
-            ("new", "new"),
-            ("kernel", "with a larger kernel"),
-            ("other", "narrower"),
-            ("gone", "of the teacher's not there"),
-        )
+        for kind, words in _BECAME.items()
         if counts[kind]
     ]
     same = f"{plural(counts['same'], 'layer')} as wide as before"

@@ -79,7 +79,7 @@ def _blocks(members: list[Change], paths: Paths, length: int) -> tuple[Block, ..
 def _heads(paths: list[tuple[str, ...]]) -> set[tuple[str, ...]]:
     """Names that are no stages themselves, since most of the network is inside them."""
     heads: set[tuple[str, ...]] = set()
-    inside, head = paths, ()
+    inside = paths
     for depth in range(_DEEPEST):
         counts: dict[tuple[str, ...], int] = {}
         for path in inside:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 
 from ckgrow.planning.verbs import VERBS
 from ckgrow.reports.page.evidence import Evidence
@@ -72,15 +73,19 @@ def yaml(spec: Mapping[str, Any]) -> str:
     return stream.getvalue().rstrip()
 
 
-def _ordered(spec: Mapping[str, Any]) -> dict[str, Any]:
-    known = [key for key in _ORDER if key in spec]
-    found = {key: spec[key] for key in (*known, *(key for key in spec if key not in known))}
-    if isinstance(found.get("steps"), list):
-        found["steps"] = [_step(each) for each in found["steps"]]
-    return found
+def _ordered(spec: Mapping[str, Any]) -> CommentedMap:
+    stated = {key: value for key, value in spec.items() if value not in ({}, {"options": {}})}
+    known = [key for key in _ORDER if key in stated]
+    found = {key: stated[key] for key in (*known, *(key for key in stated if key not in known))}
+    return _block({**found, "steps": [_step(each) for each in found.get("steps", ())]})
 
 
-def _step(step: Any) -> Any:
-    if not isinstance(step, Mapping):
-        return step
-    return {key: step[key] for key in sorted(step, key=lambda key: key not in VERBS)}
+def _step(step: Mapping[str, Any]) -> CommentedMap:
+    return _block({key: step[key] for key in sorted(step, key=lambda key: key not in VERBS)})
+
+
+def _block(entries: Mapping[str, Any]) -> CommentedMap:
+    """A mapping that is written with a line for every entry."""
+    lines = CommentedMap(entries)
+    lines.fa.set_block_style()
+    return lines

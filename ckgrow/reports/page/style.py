@@ -61,8 +61,8 @@ sup { line-height: 0; }
   background: var(--panel); border: 1px solid var(--line); border-radius: 10px;
   padding: 10px 14px;
 }
-.tile b { display: block; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.tile span { display: block; color: var(--soft); font-size: 13px; line-height: 1.35; }
+.tile > b { display: block; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tile > span { display: block; color: var(--soft); font-size: 13px; line-height: 1.35; }
 nav { font-size: 14px; color: var(--soft); line-height: 1.9; }
 nav { display: flex; flex-wrap: wrap; gap: 0 16px; }
 .whole { white-space: nowrap; }
@@ -134,7 +134,7 @@ image { image-rendering: pixelated; }
   .badge { padding: 12px 14px; margin-bottom: 10px; }
   .reason { font-size: 16px; }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px; }
-  .tile { padding: 8px 10px; } .tile b { font-size: 18px; }
+  .tile { padding: 8px 10px; } .tile > b { font-size: 18px; }
   .stage { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 2px 12px; }
   .stage-name { grid-column: 1 / -1; } .stage-name small { display: inline; margin-left: 8px; }
   .stage.heads .stage-name { display: none; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,10 @@ class ReportFile:
     def publish(self, page: str) -> None:
         """Writes the page and gives it its name."""
         try:
-            self._part.path.write_text(page, encoding="utf-8")
+            with self._part.path.open("w", encoding="utf-8") as file:
+                file.write(page)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as failure:
             raise FileError(
                 f"{self._part.shown} cannot be written: {failure.strerror}; choose another place"
