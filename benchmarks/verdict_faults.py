@@ -6,7 +6,7 @@ A fault replaces one tensor, or the recorded map of one layer. What it changes i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from verdict_equations import LAYERS, Equations
@@ -19,12 +19,12 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Fault:
-    """``content`` for the tensor ``place``, or ``map`` for the layer ``place``."""
+    """``content`` for the tensor ``place``, or ``maps`` for the layer ``place`` and its likes."""
 
     kind: str
     place: str
     content: np.ndarray | None = None
-    map: ChannelMap | None = None
+    maps: Mapping[str, ChannelMap] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Ground:
 Make = Callable[[Ground, np.random.Generator], Fault | None]
 
 
-def faults(ground: Ground, seed: int, count: int) -> list[Fault]:
+def faults(ground: Ground, seed: tuple[int, ...], count: int) -> list[Fault]:
     """``count`` faults, each of another kind before any kind comes again; each does change bits.
 
     A kind that a student has no place for (one without kernels cannot have one shifted) leaves its
@@ -93,7 +93,7 @@ def faults(ground: Ground, seed: int, count: int) -> list[Fault]:
     found: list[Fault] = []
     turn = 0
     while len(found) < count:
-        made = _drawn(order[turn % len(order)], ground, np.random.default_rng((seed, turn)))
+        made = _drawn(order[turn % len(order)], ground, np.random.default_rng((*seed, turn)))
         turn += 1
         if made is not None:
             found.append(made)
@@ -201,7 +201,9 @@ def _wrong_statistics(ground: Ground, draw: np.random.Generator) -> Fault | None
 
 def _kernel_shifted(ground: Ground, draw: np.random.Generator) -> Fault | None:
     """Every kernel of a layer one place further, zeros where it was."""
-    places = [name for name in ground.weights() if max(ground.tensors[name].shape[2:], default=1) > 1]
+    places = [
+        name for name in ground.weights() if max(ground.tensors[name].shape[2:], default=1) > 1
+    ]
     if not places:
         return None
     place = _one(places, draw)
@@ -220,9 +222,7 @@ def _strange(ground: Ground, draw: np.random.Generator) -> Fault | None:
     return _mixed_up("tensor of another teacher", ground, ground.strange(), draw)
 
 
-def _mixed_up(
-    kind: str, ground: Ground, others: Arrays, draw: np.random.Generator
-) -> Fault | None:
+def _mixed_up(kind: str, ground: Ground, others: Arrays, draw: np.random.Generator) -> Fault | None:
     read = [*ground.weights(), *ground.biases(), *ground.norms(1, 3, 4)]
     place = _one(read, draw)
     other = others[place]
@@ -230,11 +230,21 @@ def _mixed_up(
 
 
 def _map_off(ground: Ground, draw: np.random.Generator) -> Fault | None:
-    """A layer's recorded sources, each that of the channel before."""
+    """A layer's recorded sources, each that of the channel before.
+
+    Perhaps those of all layers with the same map: then the record contradicts the tensors only.
+    """
     place = _one(ground.before_concatenations(), draw)
-    right = ground.equations.record.origins[place].map
+    origins = ground.equations.record.origins
+    right = origins[place].map
     wrong = ChannelMap(right.width, np.roll(right.sources, 1))
-    return None if wrong == right else Fault("map off by one", place, map=wrong)
+    likes = [layer for layer, each in origins.items() if each.map == right]
+    layers = likes if draw.integers(2) else [place]
+    return (
+        None
+        if wrong == right
+        else Fault("map off by one", place, maps=dict.fromkeys(layers, wrong))
+    )
 
 
 def _transposed(ground: Ground, draw: np.random.Generator) -> Fault | None:

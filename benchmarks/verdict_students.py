@@ -80,8 +80,9 @@ class Case:
         if not teacher.exists():
             state = random_state(subject.module(), self.teacher_seed, self._shrink)
             kind = DTYPES[self.dtype]
-            save_file({n: t.to(kind) if t.is_floating_point() else t for n, t in state.items()},
-                      teacher)
+            save_file(
+                {n: t.to(kind) if t.is_floating_point() else t for n, t in state.items()}, teacher
+            )
         if not student.exists():
             steps = [dict(step) for step in subject.recipes[self.recipe]]
             spec = {"seed": self.spec_seed, "teacher": {"options": options}, "steps": steps}

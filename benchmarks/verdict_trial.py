@@ -11,10 +11,11 @@ import torch
 from verdict_equations import DEFECTS, ROUNDING, Equations
 from verdict_faults import Fault, Ground, faults
 from verdict_forward import by_graph, by_module, double, doubles, same_layers
-from verdict_students import Case, stock, whole
+from verdict_students import SUBJECTS, Case, stock, whole
 
-from ckgrow.drafts.draft import Origin
 from ckgrow.loading import Loaded
+from ckgrow.localisation import locate
+from ckgrow.maps import ChannelMap
 from ckgrow.memory import MemoryReader
 from ckgrow.proof import prove
 from ckgrow.provenance import Provenance
@@ -89,7 +90,7 @@ def tried(case: Case, folder: Path, count: int) -> Trial:
             lambda: _relative(replace(case, spec_seed=case.spec_seed + 1), folder),
             lambda: _relative(replace(case, teacher_seed=case.teacher_seed + 1), folder),
         )
-        found = faults(ground, case.spec_seed, count)
+        found = faults(ground, (case.spec_seed, list(SUBJECTS).index(case.network)), count)
         broken = tuple(bench.judged(fault, ground, sound) for fault in found)
         return Trial(case, student.provenance.preserves, sound, broken)
 
@@ -103,14 +104,12 @@ def _relative(case: Case, folder: Path) -> dict[str, np.ndarray]:
 class _Bench:
     """What all trials of one student share: its tensors, and what the teacher computes."""
 
-    def __init__(
-        self, case: Case, teacher: Loaded, student: Loaded, record: Provenance
-    ) -> None:
+    def __init__(self, case: Case, teacher: Loaded, student: Loaded, record: Provenance) -> None:
         self._teacher, self._student, self._record = teacher, student, record
         self.tensors = whole(student)
         self._doubles = doubles(self.tensors)
-        samples = seeded_samples(teacher.network.graph, SAMPLES, 0)
-        (array,) = samples.arrays.values()
+        self._samples = seeded_samples(teacher.network.graph, SAMPLES, 0)
+        (array,) = self._samples.arrays.values()
         self._x = double(array)
         module, graph = stock(case.network), student.network.graph
         self._expected = by_module(module, doubles(whole(teacher)), self._x)
@@ -124,14 +123,9 @@ class _Bench:
     def judged(self, fault: Fault, ground: Ground, sound: Said) -> Broken:
         """What is said of the student with ``fault``."""
         if fault.content is None:
-            assert fault.map is not None
-            layer = fault.place
-            origins = dict(self._record.origins)
-            origins[layer] = Origin(origins[layer].of, fault.map, origins[layer].certificate)
-            text = replace(self._record, origins=origins).to_json()
-            wrong = replace(self._student, provenance=Provenance.from_json(text, "the benchmark"))
-            violates = ground.equations.broken_map(layer, fault.map)
-            return Broken(fault.kind, layer, layer, violates, self.said(wrong, {}))
+            changed = replace(self._student, provenance=self._with_maps(fault.maps))
+            violates = any(ground.equations.broken_map(*each) for each in fault.maps.items())
+            return Broken(fault.kind, fault.place, fault.place, violates, self.said(changed, {}))
         reader = MemoryReader({**self.tensors, fault.place: fault.content})
         changed = replace(self._student, reader=reader)
         said = self.said(changed, {fault.place: double(fault.content)})
@@ -142,6 +136,14 @@ class _Bench:
         )
         layer = ground.reader(fault.place).name
         return Broken(fault.kind, fault.place, layer, violates, said)
+
+    def _with_maps(self, maps: Mapping[str, ChannelMap]) -> Provenance:
+        """The record with other maps, as it would be read from a file."""
+        changed = {
+            name: replace(self._record.origins[name], map=each) for name, each in maps.items()
+        }
+        record = replace(self._record, origins={**self._record.origins, **changed})
+        return Provenance.from_json(record.to_json(), "the benchmark")
 
     def said(self, student: Loaded, changes: Mapping[str, torch.Tensor]) -> Said:
         """The verdicts on a student whose tensors differ by ``changes``.
@@ -167,5 +169,9 @@ class _Bench:
             quick_tolerance=float(quick_output.tolerance or 0),
             proof=proof.result,
             refuted=tuple(dict.fromkeys(each.layer for each in proof.findings)),
-            located=(),
+            located=self._located(student) if not full.preserved else (),
         )
+
+    def _located(self, student: Loaded) -> tuple[str, ...]:
+        found = locate(self._teacher, student, self._samples)
+        return tuple(dict.fromkeys(each.layer for each in found.sources))

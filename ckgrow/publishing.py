@@ -118,7 +118,7 @@ class PartFile:
             self._remove()
             raise FileError(
                 f"{self.shown} cannot be locked ({failure.strerror}): its file system has no "
-                "locks; write elsewhere and copy the student there"
+                "locks; write elsewhere and copy it there"
             ) from None
 
     def _remove(self) -> None:

@@ -28,7 +28,7 @@ LONGEST = 300
 # The core, from the ground up. A room imports from lower floors, not from its own nor from higher
 # ones. A folder is one room; a contract that others on the way up need is a room of its own.
 FLOORS = (
-    {"axes", "errors", "maps", "random", "version"},
+    {"axes", "errors", "labels", "maps", "random", "version"},
     {"graph", "header", "names", "naming"},
     {"architecture", "checkpoint", "ops", "shares", "spec"},
     {"building", "memory", "recipes", "registry", "shapes"},
@@ -38,7 +38,8 @@ FLOORS = (
     {"growth"},
     {"methods", "provenance"},
     {"loading"},
-    {"fitting", "notes", "pairing", "planning", "proof"},
+    {"fitting", "learning", "notes", "pairing", "planning", "proof"},
+    {"localisation"},
     {"reports"},
     {"verifying"},
     {"applying"},

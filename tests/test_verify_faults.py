@@ -9,20 +9,21 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-from commands import WIDEN, ckgrow, document, python, saved, tensors, written
+from commands import WIDEN, ckgrow, document, saved, tensors, written
 from matrix_networks import SUBJECTS
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 from student_oracles import on_meta, random_state
-from torchvision.models import vgg11
+from torchvision.models import googlenet, vgg11
 
 from ckgrow.applying import Unwatched
-from ckgrow.errors import FileError
+from ckgrow.cli import making
 from ckgrow.public import verify
 
 TEACHER, STUDENT = "teacher.safetensors", "student.safetensors"
@@ -68,10 +69,10 @@ def claiming(shape, descr="<f4"):
 ARRAYS = {
     "a wrong size": (npy(X[:, :3]), "graph input input has shape [5, 3]; expected [N, 4]"),
     "no batch": (npy(X[0]), "the first dimension counts the samples: use array[None]"),
-    "a scalar": (npy(np.float32(1)), "has shape []; expected [N, 4] or [N, 4]"),
+    "a scalar": (npy(np.float32(1)), "has shape []; expected [N, 4]"),
     "integers": (npy(X.astype("i8")), "is int64; expected a floating point dtype: save it as"),
     "booleans": (npy(X > 0), "is bool; expected a floating point dtype"),
-    "complex numbers": (npy(X + 1j), "is complex128; expected a floating point dtype"),
+    "complex numbers": (npy(X + 1j), "is complex64; expected a floating point dtype"),
     "texts": (npy(np.array([["a"] * 4])), "expected a floating point dtype"),
     "objects": (
         npy(X.astype(object), allow_pickle=True),
@@ -85,7 +86,7 @@ ARRAYS = {
     "half of it": (npy(X)[:-9], "it is cut short: 80 bytes of data are not there"),
     "a huge claim": (claiming("(4611686018427387904, 4)"), "it is cut short: 73786976294838206464"),
     "a huge claim of integers": (claiming("(1099511627776, 4)", "<i8"), "it is cut short"),
-    "a huge claim of text": (claiming("(3, 4)", "<U999999999"), "it is cut short"),
+    "a huge claim of text": (claiming("(3, 4)", "<U99999999"), "it is cut short"),
     "a negative claim": (claiming("(-1, 4)"), "it claims the shape [-1, 4]"),
 }
 
@@ -94,7 +95,6 @@ ARRAYS = {
 def test_inputs_that_are_none(folder, what):
     content, said = ARRAYS[what]
     (folder / "x.npy").write_bytes(content)
-    said = said.replace("[N, 4] or [N, 4]", "[N, 4]")
     refused(3, "x.npy", said, arguments=(*FILES, "--inputs", "x.npy"))
     with zipfile.ZipFile(folder / "x.npz", "w") as archive:
         archive.writestr("input.npy", content)
@@ -149,7 +149,7 @@ def test_files_that_are_none(folder, option, path, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--samples", "0"), "0 is not in the range"),
+        (("--samples", "0"), "greater than or equal to 1"),
         (("--rtol", "nan"), "rtol must be a number of at least 0"),
         (("--atol", "-1"), "atol must be a number of at least 0"),
         (("--expect", "y.npy"), "expected outputs belong to inputs of yours"),
@@ -196,13 +196,9 @@ def test_images_of_other_sizes(tmp_path):
         save_torch(values, tmp_path / f"{name}.safetensors")
     files = (tmp_path / "small.safetensors", tmp_path / "large.safetensors")
     made = document("verify", *files, code=1)
-    assert (
-        made["reason"]
-        == (
-            "the inputs differ: input ['N', 1, 8, 8] in the teacher, input ['N', 1, 12, 12] in the "
-            "student; the student's record does not tell of this change"
-        )
-        or "the inputs differ" in made["reason"]
+    assert made["reason"] == (
+        "the inputs differ: input ['N', 1, 16, 16] in the teacher, input ['N', 1, 24, 24] in the "
+        "student"
     )
 
 
@@ -237,77 +233,64 @@ def test_empty_checkpoints(folder, swap):
     refused(3, "zero.safetensors is empty", arguments=("verify", *files))
 
 
-def test_an_output_too_many(tmp_path):
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_output_too_many(tmp_path, order):
     """GoogLeNet's auxiliary heads are outputs; one side has them, the other has not."""
-    subject = SUBJECTS["googlenet"]
-    with_heads = on_meta(type(subject.module()), init_weights=False, num_classes=16)
-    save_torch(random_state(with_heads, shrink=8), tmp_path / "heads.safetensors")
-    bare = {
-        name: each
-        for name, each in random_state(with_heads, shrink=8).items()
-        if not name.startswith("aux")
-    }
+    heads = random_state(
+        on_meta(googlenet, init_weights=False, aux_logits=True, num_classes=16), shrink=8
+    )
+    bare = {name: each for name, each in heads.items() if not name.startswith("aux")}
+    save_torch(heads, tmp_path / "heads.safetensors")
     save_torch(bare, tmp_path / "bare.safetensors")
-    for files in (("bare", "heads"), ("heads", "bare")):
-        paths = [tmp_path / f"{each}.safetensors" for each in files]
-        done = ckgrow("verify", *paths, "--quick", "--samples", "1", "--json")
-        assert done.exit_code in (0, 1)
+    files = [tmp_path / f"{each}.safetensors" for each in ("heads", "bare")][::order]
+    made = document("verify", *files, "--quick", "--samples", "1", code=1)
+    assert made["reason"].startswith("output aux1: only one of the networks has this output")
 
 
 # --- files that change while they are read --------------------------------------------------
 
-# Runs the command; when it begins its n-th stage, does something to a file. Prints how many
-# stages there are.
-LAUNCHER = """
-import os, sys
-from contextlib import contextmanager
-from ckgrow.applying import Unwatched
-from ckgrow.cli import making
-from ckgrow.cli.main import run
 
-number, blow, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-stages = 0
+def truncate(path):
+    os.truncate(path, path.stat().st_size - 40)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+def overwrite(path):
+    """Other numbers at the end of a file that keeps its size."""
+    with path.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(bytes(8))
+
+
+def replace(path):
+    """Another file of the same bytes: what has been read may have been either's."""
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+def remove(path):
+    path.unlink()
+
+
+def append(path):
+    with path.open("ab") as file:
+        file.write(b"more")
+
 
 class Striking(Unwatched):
+    """Counts the stages of a verdict, and does something to a file when the n-th begins."""
+
+    def __init__(self, path, blow, number):
+        self.path, self.blow, self.number, self.stages = path, blow, number, 0
+
     def begin(self, what, total):
-        global stages
-        stages += 1
-        if stages == number:
-            strike()
-
-def strike():
-    size = os.path.getsize(name)
-    if blow == "truncate":
-        os.truncate(name, size - 40)
-    elif blow == "empty":
-        os.truncate(name, 0)
-    elif blow == "overwrite":
-        with open(name, "r+b") as file:
-            file.seek(size - 8)
-            file.write(bytes(8))
-    elif blow == "replace":
-        os.replace("other", name)
-    elif blow == "remove":
-        os.unlink(name)
-    elif blow == "append":
-        with open(name, "ab") as file:
-            file.write(b"more")
-
-@contextmanager
-def watching():
-    yield Striking()
-
-making.watching = watching
-sys.argv[:4] = ["ckgrow"]
-try:
-    run()
-finally:
-    print("stages:", stages)
-"""
-
-
-def struck(number, blow, name, *arguments):
-    return python(LAUNCHER, number, blow, name, "verify", *arguments)
+        self.stages += 1
+        if self.stages == self.number:
+            self.blow(self.path)
 
 
 def as_torch(name):
@@ -317,32 +300,19 @@ def as_torch(name):
     return path
 
 
-@pytest.mark.parametrize("blow", ["truncate", "empty", "overwrite", "replace", "remove", "append"])
+@pytest.mark.parametrize("blow", [truncate, empty, overwrite, replace, remove, append])
 @pytest.mark.parametrize("form", ["safetensors", "torch"])
 @pytest.mark.parametrize("who", ["teacher", "student"])
-def test_a_file_that_changes_while_it_is_read(folder, amount, who, form, blow):
+def test_a_file_that_changes_while_it_is_read(folder, monkeypatch, who, form, blow):
     files = [as_torch(each) if form == "torch" else each for each in (TEACHER, STUDENT)]
-    name = files[who == "student"]
-    content = (folder / name).read_bytes()
-    total = int(struck(0, blow, name, *files).stdout.rpartition("stages:")[2])
-    assert total >= 5
-    for number in sorted({total, *range(1, total + 1, amount(3, 1))}):
-        (folder / name).write_bytes(content)
-        (folder / "other").write_bytes(content)
-        done = struck(number, blow, name, *files)
-        assert done.returncode == 4, (number, done)
-        assert done.stderr == (
-            f"error: {name} changed while it was read; run again when nothing writes to it\n"
-        )
-        assert done.stdout == f"stages: {number}\n" or "verdict" not in done.stdout
-
-
-def test_a_file_that_changes_after_all_was_read(folder):
-    """Even then the verdict is about a file that is not there any more."""
-
-    class Late(Unwatched):
-        def begin(self, what, total):
-            os.utime(STUDENT, ns=(0, 0))
-
-    with pytest.raises(FileError, match="student.safetensors changed while it was read"):
-        verify(TEACHER, STUDENT, quick=True, watching=Late())
+    path = folder / files[who == "student"]
+    content = path.read_bytes()
+    counting = Striking(path, blow, 0)
+    assert verify(*files, watching=counting).preserved
+    assert counting.stages >= 5
+    for number in range(1, counting.stages + 1):
+        path.write_bytes(content)
+        struck = Striking(path, blow, number)
+        monkeypatch.setattr(making, "watching", lambda struck=struck: nullcontext(struck))
+        said = f"{path.name} changed while it was read; run again when nothing writes to it"
+        refused(4, said, arguments=("verify", *files))

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from ckgrow.labels import Labels
+
 Result = Literal["proven", "refuted", "not proven"]
 
 
@@ -17,7 +19,7 @@ class Finding:
 
     ``channels`` are those of the student's layer that the tensor belongs to, ``sources`` what they
     or the channels they read should be. ``defect`` is the largest deviation in units of the stored
-    dtype's rounding.
+    dtype's rounding. ``product`` is the layer behind a dense factor that is wrong.
     """
 
     tensor: str
@@ -26,6 +28,7 @@ class Finding:
     channels: tuple[int, ...]
     sources: tuple[str, ...]
     defect: float
+    product: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,21 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Traces:
+    """The labels of all values of both graphs, and what they stand for."""
+
+    table: Labels
+    teacher: Mapping[str, np.ndarray]
+    student: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Proof:
     """The result, and everything it rests on.
 
     ``findings`` are the equations that are violated, ``lacking`` what would be needed besides,
     ``checks`` a row for every tensor, ``defect`` the largest deviation of any equation that holds,
-    in units of the stored dtype's rounding. ``teacher`` and ``student`` are the labels of all
-    values, for whoever compares activations.
+    in units of the stored dtype's rounding. ``traces`` are for whoever compares activations.
     """
 
     result: Result
@@ -64,5 +75,4 @@ class Proof:
     lacking: tuple[str, ...]
     checks: tuple[Check, ...]
     defect: float
-    teacher: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
-    student: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    traces: Traces = field(repr=False, compare=False)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from ckgrow.header import numpy_dtype
 from ckgrow.labels import ZERO, Labels
-from ckgrow.proof.reading import LayerWeights, Taps, summed
+from ckgrow.proof.reading import Adding, LayerWeights, Taps
 
 DOUBLE = 2.0**-53
 """What adding two numbers in float64 may be off by, relative to them."""
@@ -31,6 +31,9 @@ class Plain:
 
     weights: LayerWeights
     table: Labels
+    known: dict[tuple[int, int], tuple[Adding, np.ndarray | None, np.ndarray]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     defect = 0.0
 
@@ -74,19 +77,24 @@ class Plain:
         return size, np.zeros_like(size)
 
     def _added(self, weights: np.ndarray, group: int, classes: np.ndarray) -> np.ndarray:
-        places, factors = self._places(group, classes)
-        if not (factors == 1.0).all():
-            weights = weights * factors[:, None]
-        return summed(weights, places, len(classes))
+        adding, factors = self._adding(group, classes)
+        return adding(weights if factors is None else weights * factors[:, None])
 
-    def _places(self, group: int, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        parted = [self.table.parted(label) for label in self.columns(group).tolist()]
-        factors = np.array([factor for factor, _ in parted])
-        bases = np.array([base for _, base in parted], dtype=np.int64)
-        places = np.searchsorted(classes, bases)
-        found = places < len(classes)
-        found[found] = classes[places[found]] == bases[found]
-        return np.where(found, places, -1), factors
+    def _adding(self, group: int, classes: np.ndarray) -> tuple[Adding, np.ndarray | None]:
+        """How columns are added up, and by what they are multiplied before; kept for next time."""
+        key = (group, id(classes))
+        if key not in self.known:
+            parted = [self.table.parted(label) for label in self.columns(group).tolist()]
+            factors = np.array([factor for factor, _ in parted])
+            bases = np.array([base for _, base in parted], dtype=np.int64)
+            places = np.searchsorted(classes, bases)
+            found = places < len(classes)
+            found[found] = classes[places[found]] == bases[found]
+            adding = Adding.of(np.where(found, places, -1), len(classes))
+            plain = bool((factors == 1.0).all())
+            self.known.clear()
+            self.known[key] = adding, None if plain else factors, classes
+        return self.known[key][:2]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ckgrow.groups import group_channels
 from ckgrow.labels import UNKNOWN, Labels
 from ckgrow.loading import Loaded
 from ckgrow.names import first_few, shown
-from ckgrow.proof.certificate import Check, Finding, Proof, Result
+from ckgrow.proof.certificate import Check, Finding, Proof, Result, Traces
 from ckgrow.proof.claims import Claims
 from ckgrow.proof.describing import described
 from ckgrow.proof.reading import all_finite
@@ -62,8 +62,7 @@ def prove(teacher: Loaded, student: Loaded, claims: Claims | None = None) -> Pro
         tuple(lacking),
         checks,
         max((check.defect for check in checks if check.result == "holds"), default=0.0),
-        before.values,
-        after.values,
+        Traces(table, before.values, after.values),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ckgrow.header import Header
 from ckgrow.ops.tracing import Linear
 
-TILE_BYTES = 1 << 24
+TILE_BYTES = 1 << 23
 """What the weights of a tile take in float64."""
 _CHUNK_BYTES = 1 << 24
 
@@ -70,9 +70,12 @@ class LayerWeights:
         return stored.reshape(len(rows), self.columns, len(self.taps))
 
     def weights(self, rows: np.ndarray) -> np.ndarray:
-        """Rows in float64, "rows columns taps", as they take effect."""
-        made = self.raw(rows).astype(np.float64)
-        return made if self.linear.factors[0] == 1.0 else made * self.linear.factors[0]
+        """Rows as they take effect, "rows columns taps"; float64 unless they are stored so."""
+        stored = self.raw(rows)
+        factor = self.linear.factors[0]
+        if factor == 1.0 and stored.dtype == np.float32:  # converted when they are added up
+            return stored
+        return stored.astype(np.float64) * factor
 
     @cached_property
     def bias(self) -> np.ndarray:
@@ -94,20 +97,45 @@ class LayerWeights:
         return np.concatenate(parts).T
 
 
-def summed(weights: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
-    """Columns that share a place added up, "rows places taps"; those at place -1 are left out."""
-    kept = np.flatnonzero(places >= 0)
-    order = kept[np.argsort(places[kept], kind="stable")]
-    standing = places[order]
-    made = np.zeros((len(weights), count, weights.shape[2]))
-    if not len(order):
+@dataclass(frozen=True)
+class Adding:
+    """How columns are added up by the places that they stand for.
+
+    ``first`` is the first column of each place, ``empty`` has the places without one. ``more`` are
+    the second columns of places with two, then the third ones, and so on, with their places.
+    """
+
+    first: np.ndarray
+    empty: np.ndarray
+    more: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    @staticmethod
+    def of(places: np.ndarray, count: int) -> Adding:
+        """Columns at place -1 are left out."""
+        order = np.argsort(places, kind="stable")
+        order = order[places[order] >= 0]
+        standing = places[order]
+        starts = np.flatnonzero(np.r_[True, standing[1:] != standing[:-1]][: len(order)])
+        counts = np.diff(np.r_[starts, len(order)])
+        first = np.zeros(count, dtype=np.int64)
+        first[standing[starts]] = order[starts]
+        more = []
+        for rank in range(1, int(counts.max(initial=0))):
+            several = starts[counts > rank] + rank
+            more.append((order[several], standing[several]))
+        return Adding(first, np.setdiff1d(np.arange(count), standing), tuple(more))
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """ "rows columns taps" of any dtype as "rows places taps" in float64."""
+        if not weights.shape[1]:
+            return np.zeros((len(weights), len(self.first), weights.shape[2]))
+        made = np.take(weights, self.first, axis=1).astype(np.float64)
+        made[:, self.empty] = 0.0
+        for columns, places in self.more:
+            both = np.take(made, places, axis=1)
+            both += np.take(weights, columns, axis=1)
+            made[:, places] = both
         return made
-    starts = np.flatnonzero(np.r_[True, standing[1:] != standing[:-1]])
-    chosen = weights if np.array_equal(order, np.arange(weights.shape[1])) else weights[:, order]
-    if len(starts) < len(order):
-        chosen = np.add.reduceat(chosen, starts, axis=1)
-    made[:, standing[starts]] = chosen
-    return made
 
 
 _EXPONENTS = {"float16": 0x7C00, "bfloat16": 0x7F80}

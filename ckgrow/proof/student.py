@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +15,10 @@ from ckgrow.proof.channels import ChannelCheck
 from ckgrow.proof.claims import Claims
 from ckgrow.proof.describing import described
 from ckgrow.proof.effective import Effective, Plain, Product
+from ckgrow.proof.matching import Matching
 from ckgrow.proof.reading import LayerWeights
 from ckgrow.proof.rows import IDENTITY, RowCheck, Rows
-from ckgrow.proof.walking import Followed, Network, TeacherWalk, Walk, input_dim
+from ckgrow.proof.walking import Network, TeacherWalk, Walk, input_dim
 
 SILENT = "the branch adds zero"
 SAID = 8
@@ -52,6 +52,7 @@ class StudentWalk(Walk):
         self.seen: list[Seen] = []
         self._teacher = teacher
         self._claims = claims
+        self._matching = Matching(teacher, network.graph, claims)
         self._factors: dict[str, dict[int, int]] = {}
         self._silent: set[str] = set()
 
@@ -94,9 +95,9 @@ class StudentWalk(Walk):
         name = linear.node.name
         self.layers[name] = linear
         origin = self._claims.origins.get(name)
-        model = self._model(linear)
+        model = self._matching.layer(linear)
         passing = origin is not None and origin.certificate == "identity"
-        sources = self._sources(linear, model)
+        sources = self._matching.sources(linear, model)
         teacher = self._plain(self._teacher, model) if model is not None else None
         student = self._effective(linear)
         if student is None or self._misfit(name, student, teacher, sources, passing):
@@ -117,7 +118,7 @@ class StudentWalk(Walk):
         entries: tuple[np.ndarray, ...],
     ) -> np.ndarray:
         node = site.node
-        model = self._followed(node, names)
+        model = self._matching.followed(node, names)
         recorded = self._claims.defects.get(node.name)
         undoing = recorded is not None or self._behind_factor(before, node)
         affine = self.affine(node, entries)
@@ -141,6 +142,8 @@ class StudentWalk(Walk):
         if len(loud):
             node, tensor = self._silencing(site.node.inputs[0 if silent[0] else 1])
             self._fail(tensor, node.name, SILENT, tuple(loud.tolist()), ())
+            for value in node.outputs:  # what it should be
+                self.values[value] = np.full_like(self.values[value], ZERO)
         return np.where(branch == UNKNOWN, UNKNOWN, other)
 
     def passed(self, node: Node) -> None:
@@ -153,23 +156,6 @@ class StudentWalk(Walk):
             silent = bool(read) and all(name in self._silent for name in read)
         if silent:
             self._silent.update(node.outputs)
-
-    def _model(self, linear: Linear) -> Linear | None:
-        """The teacher's layer that rows are claimed to be copies of."""
-        origin = self._claims.origins.get(linear.node.name)
-        if origin is not None:
-            return self._teacher.layers.get(origin.of)
-        if self._claims.recorded:
-            return None
-        node = self._counterpart(linear.node, (linear.weight,))
-        return None if node is None else self._teacher.layers.get(node.name)
-
-    def _sources(self, linear: Linear, model: Linear | None) -> np.ndarray | None:
-        origin = self._claims.origins.get(linear.node.name)
-        if origin is not None:
-            return origin.map.sources
-        same = model is not None and model.width == linear.width
-        return np.arange(linear.width) if same else None
 
     def _misfit(
         self,
@@ -224,7 +210,10 @@ class StudentWalk(Walk):
         for (tensor, equation), rows in found.wrong.items():
             where = tuple(sorted(set(rows)))
             said = tuple(described(self.table, int(found.labels[row])) for row in where[:SAID])
-            self._fail(tensor, name, equation, where, said, found.extent.wrong)
+            owner = self._owner(linear, tensor)
+            product = "" if owner == name else name
+            worst = found.extent.wrong
+            self.findings.append(Finding(tensor, owner, equation, where, said, worst, product))
         known = found.labels if sources is None else sources
         own = np.array([self._source(label) for label in known]) if sources is None else sources
         for tensor in (linear.weight, linear.bias):
@@ -232,31 +221,19 @@ class StudentWalk(Walk):
                 equation = IDENTITY if model is None else "sums of shares"
                 self.seen.append(Seen(tensor, name, own, equation, found.extent.held))
 
+    def _owner(self, linear: Linear, tensor: str) -> str:
+        """The layer a tensor belongs to: this one, or a factor in front of it."""
+        if tensor in (linear.weight, linear.bias):
+            return linear.node.name
+        inner = (name for name in self._factors if tensor in self.layers[name].node.inputs)
+        return next(inner, linear.node.name)
+
     def _source(self, label: int) -> int:
         """A label as a map would code it: a copy, something new, or zero."""
         if label == ZERO:
             return -1
         head = self.table.head(label)
         return 0 if head[0] != "row" or (isinstance(head[-1], int) and head[-1] >= 0) else -2
-
-    def _followed(self, node: Node, names: tuple[str, ...]) -> Followed | None:
-        found = self._counterpart(node, names)
-        if found is None or dict(found.attributes) != dict(node.attributes):
-            return None
-        return self._teacher.followed.get(found.name)
-
-    def _counterpart(self, node: Node, names: Sequence[str]) -> Node | None:
-        """The teacher's node that read these tensors when they were the teacher's."""
-        readers = self._teacher.network.graph.consumers()
-        for name in names:
-            before = self._claims.teacher_names.get(name)
-            nodes = [each for each in readers.get(before or "", []) if each.op == node.op]
-            if nodes:
-                mine = [n for n in self.network.graph.consumers()[name] if n.op == node.op]
-                place = [each.name for each in mine].index(node.name)
-                named = [each for each in nodes if each.name == node.name]
-                return named[0] if named else nodes[min(place, len(nodes) - 1)]
-        return None
 
     def _behind_factor(self, before: np.ndarray, node: Node) -> bool:
         """Whether a new op stands between a dense factor and what makes the product of it."""

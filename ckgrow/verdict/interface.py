@@ -104,9 +104,11 @@ def _differing_dims(teacher: Shape, student: Shape) -> list[int]:
 
 
 def _is_larger(teacher: Shape, student: Shape) -> bool:
-    """Whether the student has more of something: growth, perhaps, rather than another network."""
-    sizes = ((teacher[dim], student[dim]) for dim in _differing_dims(teacher, student))
-    return any(isinstance(a, int) and isinstance(b, int) and a < b for a, b in sizes)
+    """Whether the student has more of one thing: growth, perhaps, rather than another network."""
+    sizes = [(teacher[dim], student[dim]) for dim in _differing_dims(teacher, student)]
+    return len(sizes) == 1 and all(
+        isinstance(a, int) and isinstance(b, int) and a < b for a, b in sizes
+    )
 
 
 def _extended(array: np.ndarray, dim: int, size: int, key: tuple[int, str]) -> np.ndarray:

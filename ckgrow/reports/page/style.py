@@ -7,7 +7,7 @@ STYLE = """
   --quiet: #eef0f3; --link: #0b5cad;
   --good: #17663a; --good-bg: #e5f4ea; --bad: #a81c1c; --bad-bg: #fdeaea;
   --warn: #85500a; --warn-bg: #fdf1dc;
-  --kept: #8897ad; --wider: #0f9b8e; --new: #8457d6; --kernel: #c98a12; --gone: #d1453b;
+  --kept: #8897ad; --wider: #0f9b8e; --new: #8457d6; --kernel: #c98a12; --gone: #c2352b;
 }
 @media (prefers-color-scheme: dark) {
   :root {
