@@ -1,19 +1,18 @@
-"""Whether two networks fit into memory: what they need against what is measured, and what there is."""
+"""Whether two networks fit into memory: what they need against what a process that runs them takes,
+and what there is against what Linux says.
+"""
 
 from __future__ import annotations
 
-import gc
-import subprocess
-import sys
+from itertools import pairwise
 
-import numpy as np
 import pytest
 from commands import python
 
 from ckgrow.building import Builder
 from ckgrow.graph import BATCH
 from ckgrow.header import Header, TensorSpec
-from ckgrow.verdict.budget import RUNTIMES, need, too_big
+from ckgrow.verdict.budget import RUNTIMES, Need, need, too_big
 from ckgrow.verdict.memory import available_memory
 from ckgrow.verdict.running import Side
 
@@ -21,73 +20,206 @@ MIB = 2**20
 
 
 def chain(*widths, dtype="float32"):
-    """A stack of fully connected layers, with a ReLU behind each."""
+    """A stack of fully connected layers without activations."""
     specs = {}
-    for number, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    for number, (before, after) in enumerate(pairwise(widths)):
         specs[f"{number}.weight"] = TensorSpec(dtype, (after, before))
         specs[f"{number}.bias"] = TensorSpec(dtype, (after,))
     header = Header(specs)
-    builder = Builder(header, {"x": (BATCH, widths[0])})
-    value = "x"
+    builder, value = Builder(header, {"x": (BATCH, widths[0])}), "x"
     for number in range(len(widths) - 1):
-        names = [value, f"{number}.weight", f"{number}.bias"]
-        value = builder.node("Gemm", f"{number}", names, transB=1)
-        value = builder.node("Relu", f"{number}/relu", [value])
+        value = builder.linear(str(number), value)
     return builder.graph(value), header
 
 
-def side(label, *widths, dtype="float32"):
-    graph, header = chain(*widths, dtype=dtype)
-    return Side(label, graph, header, {}.__getitem__)
+def side(label, *widths):
+    return Side(label, *chain(*widths), {}.__getitem__)
 
 
-def test_weights_as_the_runtimes_hold_them():
-    """All of them in ONNX Runtime; the largest layer's in float64, where that is more."""
+@pytest.mark.parametrize(
+    ("dtype", "held"), [("float32", 4), ("float64", 4), ("float16", 6), ("bfloat16", 6)]
+)
+def test_weights_as_the_runtimes_hold_them(dtype, held):
+    """All of them in ONNX Runtime, or the largest layer in float64, whichever is more."""
     layer = 1000 * 1000 + 1000
-    for dtype, held in (("float32", 4), ("float64", 4), ("float16", 6), ("bfloat16", 6)):
-        graph, header = chain(1000, 1000, 1000, 1000, dtype=dtype)
-        assert need(graph, header, 1).weights == 3 * layer * held
-    assert need(*chain(1000, 1000), 1).weights == layer * 8
+    assert need(*chain(1000, 1000, 1000, 1000, dtype=dtype), 1).weights == 3 * layer * held
+    assert need(*chain(1000, 1000, dtype=dtype), 1).weights == layer * 8
 
 
 def test_activations_that_are_held_at_once():
-    """A chain holds what it reads and what it makes: 60 + 40 of 50, 60, 60, 40, 40, ..."""
+    """A layer needs what it reads and what it makes."""
     graph, header = chain(50, 60, 40)
-    assert need(graph, header, 1).activations == 8 * (60 + 60)
-    assert need(graph, header, 10).activations == 80 * (60 + 60)
+    assert need(graph, header, 1).activations == 8 * (50 + 60)
+    assert need(graph, header, 10).activations == 80 * (50 + 60)
 
 
 def test_a_shortcut_is_held_until_it_is_added():
     header = Header({})
     builder = Builder(header, {"x": (BATCH, 10)})
-    first = builder.node("Relu", "a", ["x"])
-    second = builder.node("Relu", "b", [builder.node("Relu", "c", [first])])
-    graph = builder.graph(builder.node("Add", "d", ["x", second]))
+    inner = builder.node("Relu", "b", [builder.node("Relu", "a", ["x"])])
+    graph = builder.graph(builder.node("Add", "c", ["x", inner]))
     assert need(graph, header, 1).activations == 8 * 30
 
 
 def test_what_fits_and_what_does_not():
     small, large = side("a.safetensors", 10, 10), side("b.safetensors", 5000, 5000, 10)
-    needed = need(large.graph, large.header, 16)
-    assert too_big(small, large, 16, needed.total) == ""
-    assert too_big(small, large, 16, needed.total - 1) == (
-        "running b.safetensors takes about 491.6 MiB of memory (190.8 MiB for weights, 0.8 MiB "
-        "for activations of 16 samples at a time), and 491.6 MiB are to be had"
-    ) or "running b.safetensors takes about" in too_big(small, large, 16, needed.total - 1)
-    assert too_big(large, small, 1, 2**40) == ""
+    needed = need(large.graph, large.header, 16).total
+    for pair in ((small, large), (large, small)):
+        assert too_big(*pair, 16, needed) == ""
+        assert too_big(*pair, 16, needed - 1) == (
+            "running b.safetensors takes about 492.0 MiB of memory (190.8 MiB for weights, 1.2 MiB "
+            "for activations of 16 samples at a time), and 492.0 MiB are to be had"
+        )
+    assert "of 1 sample at a time), and 0.0 MiB are" in too_big(small, large, 1, 0)
+    assert "and 2.0 GiB are" in too_big(small, side("c", 200_000, 10_000), 1, 2 * 2**30)
 
 
-def test_an_estimate_of_the_machine_that_runs_this():
+def test_the_machine_that_runs_this_test():
     assert too_big(side("a", 10, 10), side("b", 10, 10), 1) == ""
     assert 10 * MIB < available_memory() < 2**50
 
 
+# Runs a network of random weights in a runtime, and prints the most memory that it took.
+RUN = """
+import sys
+from pathlib import Path
+import numpy as np
+from test_budget import {network}
+from ckgrow.header import numpy_dtype
+from ckgrow.registry import runtime
+graph, header = {network}()
+def read(name):
+    spec = header[name]
+    return np.zeros(spec.shape, numpy_dtype(spec.dtype))
+session = runtime({name!r}).Session(graph, header, read)
+shape = next(iter(graph.inputs.values()))
+session.run({{"x": np.ones((4, *shape[1:]), "f4")}})
+(peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+print(int(peak.split()[1]) * 1024)
+"""
+
+
+def heavy(dtype="float32"):
+    """300 MB of weights in float32, and next to no activations."""
+    return chain(*[4300] * 5, dtype=dtype)
+
+
+def heavy_half():
+    return heavy("bfloat16")
+
+
+def wide():
+    """Next to no weights; each sample has 16 channels of 768 x 768."""
+    header = Header(
+        {
+            "0.weight": TensorSpec("float32", (16, 1, 3, 3)),
+            "1.weight": TensorSpec("float32", (16, 16, 1, 1)),
+        }
+    )
+    builder = Builder(header, {"x": (BATCH, 1, 768, 768)})
+    value = builder.conv("0", "x", padding=1)
+    return builder.graph(builder.node("Relu", "2", [builder.conv("1", value)])), header
+
+
+@pytest.mark.parametrize("network", [heavy, heavy_half, wide])
+def test_the_estimate_against_what_a_process_takes(network):
+    """Within a half of it; what the process does not need is the part of the other runtime."""
+    estimate = need(*network(), 4).total
+    peaks = []
+    for name in ("onnxruntime", "torch_float64"):
+        done = python(RUN.format(network=network.__name__, name=name), cwd="tests")
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout))
+    assert 0.5 * estimate < max(peaks) < 1.5 * estimate, (estimate, peaks)
+
+
 # --- what the system says -------------------------------------------------------------------
 
+UNLIMITED = "9223372036854771712\n"
+TOLD = {
+    "machine": (
+        {"proc/meminfo": "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable:     700 kB\n"},
+        700 * 1024,
+    ),
+    "no Linux": ({}, None),
+    "group of version 2": (
+        {
+            "proc/meminfo": "MemAvailable: 700 kB\n",
+            "proc/self/cgroup": "0::/\n",
+            "sys/fs/cgroup/memory.max": "500000\n",
+            "sys/fs/cgroup/memory.current": "450000\n",
+            "sys/fs/cgroup/memory.stat": "anon 9\ninactive_file 30000\nactive_file 7\n",
+        },
+        80_000,
+    ),
+    "group of version 2 without a limit": (
+        {
+            "proc/meminfo": "MemAvailable: 700 kB\n",
+            "proc/self/cgroup": "0::/user/session\n",
+            "sys/fs/cgroup/user/session/memory.max": "max\n",
+            "sys/fs/cgroup/user/session/memory.current": "450000\n",
+        },
+        700 * 1024,
+    ),
+    "group above of version 2": (
+        {
+            "proc/self/cgroup": "0::/user/session/inner\n",
+            "sys/fs/cgroup/user/session/inner/memory.max": "900000\n",
+            "sys/fs/cgroup/user/session/inner/memory.current": "100000\n",
+            "sys/fs/cgroup/user/memory.max": "600000\n",
+            "sys/fs/cgroup/user/memory.current": "500000\n",
+        },
+        100_000,
+    ),
+    "group of version 1": (
+        {
+            "proc/meminfo": "MemAvailable: 700 kB\n",
+            "proc/self/cgroup": "4:cpu,cpuacct:/x\n3:memory:/job/7\n0::/\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": UNLIMITED,
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": "12345\n",
+            "sys/fs/cgroup/memory/job/7/memory.limit_in_bytes": "400000\n",
+            "sys/fs/cgroup/memory/job/7/memory.usage_in_bytes": "390000\n",
+            "sys/fs/cgroup/memory/job/7/memory.stat": "inactive_file 1\ntotal_inactive_file 50\n",
+        },
+        10_050,
+    ),
+    "a group that is used up": (
+        {
+            "proc/self/cgroup": "0::/\n",
+            "sys/fs/cgroup/memory.max": "500000\n",
+            "sys/fs/cgroup/memory.current": "500001\n",
+        },
+        0,
+    ),
+    "ulimit -v": (
+        {
+            "proc/meminfo": "MemAvailable: 700 kB\n",
+            "proc/self/limits": "Limit   Soft Limit   Hard Limit  Units\n"
+            "Max address space         300000               unlimited            bytes\n",
+            "proc/self/status": "Name: python\nVmPeak: 250 kB\nVmSize:     200 kB\nVmRSS: 3 kB\n",
+        },
+        300_000 - 200 * 1024,
+    ),
+    "no ulimit -v": (
+        {
+            "proc/meminfo": "MemAvailable: 700 kB\n",
+            "proc/self/limits": "Max address space     unlimited     unlimited     bytes\n",
+            "proc/self/status": "VmSize:     200 kB\n",
+        },
+        700 * 1024,
+    ),
+}
 
-def machine(root, **files):
+
+@pytest.mark.parametrize("what", TOLD)
+def test_what_the_system_says(tmp_path, what):
+    files, expected = TOLD[what]
     for name, text in files.items():
-        path = root / name.replace("__", "/")
+        path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return root
+    assert available_memory(tmp_path) == expected
+
+
+def test_need_adds_up():
+    assert Need(3, 4).total == 7 + RUNTIMES

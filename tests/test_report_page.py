@@ -192,6 +192,17 @@ def test_broken_student_shows_where_and_how_much(mlp):
     assert next(chosen(broken, changes(broken))).why == "the first layer that departs"
 
 
+def test_networks_that_cannot_be_compared(mlp):
+    document = replace(mlp.document, preserved=False, reason="the inputs differ", outputs=())
+    document = replace(document, runtimes=(), tolerance="")
+    bare = replace(mlp, document=document, pairs={}, double_pairs={}, deviations=())
+    read = Reader(page(bare))
+    assert "The inputs differ." in read.words
+    assert "none: nothing was run" in read.words
+    titles = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
+    assert titles == ["before-and-after", "weights", "what-it-rests-on", "how-it-was-made"]
+
+
 def test_student_without_record(tmp_path):
     found = grown(tmp_path, "mlp", WIDER)
     found.student.reader.close()

@@ -126,7 +126,9 @@ class Lifting:
                         yield departure
                 after.drop({name for name in last if last[name] == position})
 
-    def _compare(self, node: Node, value: str, before: Running, after: Running) -> Departure | None:
+    def _compare(
+        self, node: Node, value: str, size: float, before: Running, after: Running
+    ) -> Departure | None:
         """What a value should be, put in its place; None where nothing is known of it."""
         labels, found = self._student.labels[value], after.values[value]
         spans = [dim for dim, size in enumerate(labels.shape) if size > 1]

@@ -51,7 +51,7 @@ class NodeDeviation:
 
 @dataclass(frozen=True)
 class Localisation:
-    """All sources of failure; ``compared`` counts nodes, ``skipped`` are those of unknown labels."""
+    """All sources of failure; ``compared`` counts nodes, ``skipped`` have unknown labels."""
 
     sources: tuple[Source, ...]
     compared: int

@@ -48,7 +48,8 @@ class Change:
     def layer(self) -> Layer:
         """The student's layer, or the teacher's where the student has none."""
         found = self.student or self.teacher
-        assert found is not None
+        if found is None:
+            raise ValueError("a change of no layer")
         return found
 
     @property

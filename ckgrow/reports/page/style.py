@@ -125,7 +125,6 @@ image { image-rendering: pixelated; }
 .maps { display: grid; gap: 20px; align-items: start; margin: 6px 0 22px; }
 .maps figcaption { font-size: 13px; line-height: 1.35; padding-bottom: 4px; }
 .heat { display: block; width: 100%; }
-.two { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 40px; }
 
 @media (max-width: 640px) {
   main, footer { padding: 0 16px; }
@@ -138,7 +137,7 @@ image { image-rendering: pixelated; }
   .stage { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 2px 12px; }
   .stage-name { grid-column: 1 / -1; } .stage-name small { display: inline; margin-left: 8px; }
   .stage.heads .stage-name { display: none; }
-  .histograms, .two { grid-template-columns: minmax(0, 1fr); }
+  .histograms { grid-template-columns: minmax(0, 1fr); }
   dl > div, dl dl > div { grid-template-columns: minmax(0, 1fr); gap: 0; }
 }
 @media print {

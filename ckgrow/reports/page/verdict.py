@@ -14,6 +14,8 @@ from ckgrow.reports.page.sizes import Sizes
 from ckgrow.verdict.comparison import OutputVerdict
 
 Tone = Literal["good", "bad", "warn"]
+_MANY = 10.0
+"""From here on a difference is said to be so many tolerances, below it in percent of one."""
 _SIGNS: dict[Tone, str] = {"good": "✓", "bad": "✗", "warn": "≈"}
 
 
@@ -68,7 +70,7 @@ def _tiles(document: VerifyDocument, costs: Sizes) -> Iterator[Markup]:
     worst = _worst(document.outputs)
     if worst is not None:
         yield _tile(number(worst.max_abs), "largest difference in float32")
-        yield _tile(_share(worst), joined("of the tolerance, ", number(worst.tolerance)))
+        yield _tile(_share(worst), joined(_of(worst), " tolerance, ", number(worst.tolerance)))
     for what, each in (("parameters", costs.parameters), ("FLOPs", costs.flops)):
         before, after = amount(each.teacher), amount(each.student)
         yield _tile(times(each.teacher, each.student), joined(f"{what}: ", before, " → ", after))
@@ -88,9 +90,13 @@ def _ratio(output: OutputVerdict) -> float:
     return (output.max_abs or 0.0) / (output.tolerance or 1.0)
 
 
+def _of(output: OutputVerdict) -> str:
+    return "of the" if _ratio(output) < _MANY else "the"
+
+
 def _share(output: OutputVerdict) -> Markup:
     ratio = _ratio(output)
-    return text(f"{ratio:.0%}") if ratio < 10 else joined(number(ratio), " ×")
+    return text(f"{ratio:.0%}") if ratio < _MANY else joined(number(ratio), " ×")
 
 
 def _sentence(reason: str) -> str:
