@@ -163,10 +163,11 @@ class _Student:
         """The verdict on what stands at ``path``."""
         teacher = self.plan.teacher
         hashes = {"teacher": self.identity.teacher, "student": digest}
-        checks = replace(self.run.checks or Checks(), seed=self.plan.spec.seed)
+        locate = self.plan.preserves not in DEVIATING
+        checks = replace(self.run.checks or Checks(), seed=self.plan.spec.seed, locate=locate)
         self.watching.begin("verifying", 0)
         with load(path, Wish()) as student:
-            return compare_checkpoints(teacher, student, checks, hashes=hashes)
+            return compare_checkpoints(teacher, student, checks, hashes=hashes).document
 
 
 def _provenance(plan: Plan, teacher_hash: str) -> Provenance:

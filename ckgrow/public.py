@@ -7,20 +7,27 @@ path to a YAML file, or a mapping. Errors are :class:`ckgrow.errors.CkgrowError`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ckgrow import spec as spec_language
 from ckgrow.applying import Run, Unwatched, Watching, output_format, write_student
 from ckgrow.errors import SpecError
-from ckgrow.loading import Tensors, Wish, load
+from ckgrow.loading import Loaded, Tensors, Wish, load
 from ckgrow.pairing import open_pair
 from ckgrow.planning import make_plan
 from ckgrow.reports.describing import describe_checkpoint, describe_plan
 from ckgrow.reports.documents import ApplyDocument, InspectDocument, PlanDocument, VerifyDocument
 from ckgrow.spec import Spec
-from ckgrow.verifying import DEFAULT_SAMPLES, Checks, compare_checkpoints, hash_checkpoint
+from ckgrow.verifying import (
+    DEFAULT_SAMPLES,
+    Checks,
+    Verified,
+    compare_checkpoints,
+    hash_checkpoint,
+)
 
 Source = str | Path | Tensors
 SpecSource = str | Path | Mapping[str, Any]
@@ -86,7 +93,12 @@ def verify(
     quick: bool = False,
     rtol: float | None = None,
     atol: float | None = None,
+    proof: bool = False,
     maps: str | Path | None = None,
+    train_mode: bool = False,
+    learn: bool = False,
+    labels: str | Path | None = None,
+    report: str | Path | None = None,
     architecture: str | None = None,
     options: Mapping[str, Any] | None = None,
     weights: str | None = None,
@@ -95,33 +107,79 @@ def verify(
 ) -> VerifyDocument:
     """Whether two checkpoints compute the same function.
 
-    ``maps`` is an earlier copy of a student that has lost its record of growth since.
+    ``proof`` reads the tensors instead of running the networks. ``maps`` is an earlier copy of a
+    student that has lost its record of growth since. ``train_mode`` and ``learn`` look at what the
+    verdict does not say. ``report`` is the file of an HTML page, which replaces an earlier one.
     """
     if expect is not None and inputs is None:
         raise SpecError("expected outputs belong to inputs of yours; give those too (--inputs)")
+    if labels is not None and not (learn and inputs is not None):
+        raise SpecError("labels belong to inputs of yours and to --learn; give those too")
+    if proof and (expect is not None or quick or (rtol, atol) != (None, None)):
+        raise SpecError(
+            "--proof runs nothing, so there is nothing that --expect, --quick, --rtol or --atol "
+            "could be about; leave them out, or verify without --proof"
+        )
     checks = Checks(
         samples,
         seed,
-        Path(inputs) if inputs is not None else None,
-        Path(expect) if expect is not None else None,
+        _path(inputs),
+        _path(expect),
         quick,
         rtol,
         atol,
+        proof,
+        train_mode,
+        learn,
+        _path(labels),
+        every_layer=report is not None,
     )
     watched = watching or Unwatched()
     stated = Wish(architecture, options or {})
-    record = Path(maps) if maps is not None else None
-    pair = open_pair(teacher, student, stated, weights=weights, maps=record)
-    with pair as (before, after):
+    pair = open_pair(teacher, student, stated, weights=weights, maps=_path(maps))
+    with pair as (before, after), _page(report, before, after) as publish:
         watched.begin("reading both files", 0)
         threads = workers or os.cpu_count() or 1
         hashes = {
             "teacher": hash_checkpoint(before, threads),
             "student": hash_checkpoint(after, threads),
         }
-        return compare_checkpoints(
+        found = compare_checkpoints(
             before, after, checks, hashes=hashes, progress=lambda what: watched.begin(what, 0)
         )
+        publish(found)
+        return found.document
+
+
+@contextmanager
+def _page(
+    path: str | Path | None, teacher: Loaded, student: Loaded
+) -> Iterator[Callable[[Verified], None]]:
+    """What publishes a report, if one is wanted; whether it can be written shows at once."""
+    if path is None:
+        yield lambda _: None
+        return
+    from ckgrow.reports.page.composition import page
+    from ckgrow.reports.page.evidence import Evidence, LayerDeviation
+    from ckgrow.reports.page.writing import ReportFile
+
+    with ReportFile(Path(path), (teacher.path, student.path)) as file:
+
+        def publish(found: Verified) -> None:
+            layers = tuple(
+                LayerDeviation(
+                    each.name, each.deviation, each.tolerance, each.deviation > each.tolerance
+                )
+                for each in found.nodes
+            )
+            pairs = found.pairs, found.double_pairs
+            file.publish(page(Evidence(found.document, teacher, student, *pairs, layers)))
+
+        yield publish
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _spec(source: SpecSource) -> Spec:

@@ -37,12 +37,14 @@ def side(label, *widths):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "held"), [("float32", 4), ("float64", 4), ("float16", 6), ("bfloat16", 6)]
+    ("dtype", "held", "cast"),
+    [("float32", 4, 0), ("float64", 4, 0), ("float16", 2, 4), ("bfloat16", 2, 4)],
 )
-def test_weights_as_the_runtimes_hold_them(dtype, held):
+def test_weights_as_the_runtimes_hold_them(dtype, held, cast):
     """All of them in ONNX Runtime, or the largest layer in float64, whichever is more."""
     layer = 1000 * 1000 + 1000
-    assert need(*chain(1000, 1000, 1000, 1000, dtype=dtype), 1).weights == 3 * layer * held
+    expected = 6 * layer * held + 1000 * 1000 * cast
+    assert need(*chain(*[1000] * 7, dtype=dtype), 1).weights == expected
     assert need(*chain(1000, 1000, dtype=dtype), 1).weights == layer * 8
 
 
@@ -90,7 +92,7 @@ from ckgrow.registry import runtime
 graph, header = {network}()
 def read(name):
     spec = header[name]
-    return np.zeros(spec.shape, numpy_dtype(spec.dtype))
+    return np.ones(spec.shape, numpy_dtype(spec.dtype))
 session = runtime({name!r}).Session(graph, header, read)
 shape = next(iter(graph.inputs.values()))
 session.run({{"x": np.ones((4, *shape[1:]), "f4")}})
@@ -109,28 +111,28 @@ def heavy_half():
 
 
 def wide():
-    """Next to no weights; each sample has 16 channels of 768 x 768."""
+    """Next to no weights; each sample has 16 channels of 384 x 384, and 9 times that in patches."""
     header = Header(
         {
             "0.weight": TensorSpec("float32", (16, 1, 3, 3)),
-            "1.weight": TensorSpec("float32", (16, 16, 1, 1)),
+            "1.weight": TensorSpec("float32", (16, 16, 3, 3)),
         }
     )
-    builder = Builder(header, {"x": (BATCH, 1, 768, 768)})
+    builder = Builder(header, {"x": (BATCH, 1, 384, 384)})
     value = builder.conv("0", "x", padding=1)
-    return builder.graph(builder.node("Relu", "2", [builder.conv("1", value)])), header
+    return builder.graph(builder.node("Relu", "2", [builder.conv("1", value, padding=1)])), header
 
 
 @pytest.mark.parametrize("network", [heavy, heavy_half, wide])
 def test_the_estimate_against_what_a_process_takes(network):
-    """Within a half of it; what the process does not need is the part of the other runtime."""
+    """The larger of two processes, one for each runtime."""
     estimate = need(*network(), 4).total
     peaks = []
     for name in ("onnxruntime", "torch_float64"):
         done = python(RUN.format(network=network.__name__, name=name), cwd="tests")
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
-    assert 0.5 * estimate < max(peaks) < 1.5 * estimate, (estimate, peaks)
+    assert 0.7 * estimate < max(peaks) < 1.2 * estimate, (estimate, peaks)
 
 
 # --- what the system says -------------------------------------------------------------------

@@ -89,9 +89,24 @@ def verify(
         float | None, typer.Option(help="Tolerance in parts of each output's scale.")
     ] = None,
     atol: Annotated[float | None, typer.Option(help="Tolerance, absolute.")] = None,
+    proof: Annotated[
+        bool, typer.Option("--proof", help="Prove it by the tensors alone; nothing is run.")
+    ] = False,
     maps: Annotated[
         Path | None,
         typer.Option(help="An earlier copy of a student that lost its record of growth."),
+    ] = None,
+    train_mode: Annotated[
+        bool, typer.Option("--train-mode", help="Compare both in training mode as well.")
+    ] = False,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Train copies for three steps: can the student learn?")
+    ] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="For --learn: classes or targets that belong to --inputs.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page for a browser; replaces an earlier one.")
     ] = None,
     architecture: Architecture = None,
     option: Options = None,
@@ -117,7 +132,12 @@ def verify(
             quick=quick,
             rtol=rtol,
             atol=atol,
+            proof=proof,
             maps=maps,
+            train_mode=train_mode,
+            learn=learn,
+            labels=labels,
+            report=report,
             architecture=architecture,
             options=parsed_options(option),
             weights=weights,
@@ -127,7 +147,7 @@ def verify(
     if json:
         say(to_json(document))
     else:
-        from ckgrow.cli.show import show_verdict
+        from ckgrow.cli.show_verdict import show_verdict
 
         show_verdict(document)
     if not document.preserved:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ckgrow.cli.shared import ignore_stdout, printable
+from ckgrow.cli.show_verdict import show_verdict
+from ckgrow.cli.tables import console, show_assumptions, table
 from ckgrow.names import by, first_few, shown
 from ckgrow.planning import StepReport
 from ckgrow.reports.documents import (
@@ -18,45 +16,21 @@ from ckgrow.reports.documents import (
     InspectDocument,
     PlanDocument,
     TensorRow,
-    VerifyDocument,
 )
-
-_WIDE = 160
-"""Columns of a table that is written to a file or a pipe."""
-
-
-class _Console(Console):
-    """Prints no control characters of others; a reader that has gone does not stop the work."""
-
-    def print(self, *texts: Any, **settings: Any) -> None:
-        """Texts come out as they are, but for control characters; tables have escaped cells."""
-        super().print(*(printable(t) if isinstance(t, str) else t for t in texts), **settings)
-
-    def on_broken_pipe(self) -> None:
-        """Rich would end the process here, a run that is to write a file included."""
-        ignore_stdout()
-
-
-def console() -> Console:
-    """Stdout without markup or colours that the texts did not ask for."""
-    terminal = _Console(highlight=False, markup=False, soft_wrap=True)
-    if terminal.is_terminal:
-        return terminal
-    return _Console(highlight=False, markup=False, width=_WIDE)
 
 
 def show_plan(document: PlanDocument) -> None:
     """Steps, tensors, sizes, warnings."""
     out = console()
     out.print(f"teacher: {document.teacher} ({document.architecture})")
-    _assumptions(out, document.assumptions)
+    show_assumptions(out, document.assumptions)
     _steps(out, document.steps)
     changed = [row for row in document.tensors if row.how != "unchanged"]
     rows = [
         (shown(row.name), _shape(row.teacher_shape), _shape(row.student_shape), row.how)
         for row in changed
     ]
-    _table(out, ("tensor", "teacher", "student", "how"), rows)
+    table(out, ("tensor", "teacher", "student", "how"), rows)
     out.print(f"{len(document.tensors) - len(changed)} tensors unchanged")
     for before, after in document.renames.items():
         out.print(f"renamed: {shown(before)} → {shown(after)}")
@@ -102,48 +76,12 @@ def show_applied(document: ApplyDocument, *, kept: bool) -> None:
     _learning_rate(out)
 
 
-def show_verdict(document: VerifyDocument) -> None:
-    """Preserved or not, by how much, and on what that rests."""
-    out = console()
-    word = "preserved" if document.preserved else "NOT PRESERVED"
-    style = "bold green" if document.preserved else "bold red"
-    if document.expected:
-        word, style = "not preserved, as the plan said", "bold yellow"
-    out.print(f"verdict: {word}", style=style)
-    out.print(document.reason)
-    for note in document.notes:
-        out.print(f"note: {note}")
-    rows = [
-        (
-            shown(output.name),
-            _number(output.max_abs),
-            _number(output.tolerance),
-            _number(output.yardstick),
-            _number(output.ratio),
-            _number(output.float64_max_abs),
-            _number(output.float64_tolerance),
-            _number(output.passing),
-            "" if output.top1 is None else f"{output.top1:.1%}",
-        )
-        for output in document.outputs
-    ]
-    heads = ("output", "max abs", "tolerance", "yardstick", "ratio", "in float64")
-    _table(out, (*heads, "its tolerance", "would pass", "top-1"), rows)
-    out.print(f"inputs: {document.inputs}")
-    out.print(f"runtimes: {', '.join(document.runtimes)}")
-    out.print(f"tolerance: {document.tolerance}")
-    weaker = max((output.weaker or 0.0 for output in document.outputs), default=0.0)
-    if weaker:
-        out.print(f"float64 would see differences {weaker:.1e} times smaller: leave out --quick")
-    _assumptions(out, document.assumptions)
-
-
 def show_checkpoint(document: InspectDocument) -> None:
     """Architecture, assumptions, groups, stages, lineage."""
     out = console()
     out.print(f"checkpoint: {document.checkpoint}")
     out.print(f"architecture: {document.architecture}")
-    _assumptions(out, document.assumptions)
+    show_assumptions(out, document.assumptions)
     rows = [
         (
             shown(group.name),
@@ -155,7 +93,7 @@ def show_checkpoint(document: InspectDocument) -> None:
         )
         for group in document.groups
     ]
-    _table(out, ("group", "width", "runs", "layers", "axes", "can grow"), rows)
+    table(out, ("group", "width", "runs", "layers", "axes", "can grow"), rows)
     for stage, blocks in document.stages.items():
         out.print(f"stage {shown(stage)}: {len(blocks)} blocks")
     out.print(
@@ -180,7 +118,7 @@ def _steps(out: Console, steps: Sequence[StepReport]) -> None:
         (str(number), step.summary, _effect(step), step.preserves)
         for number, step in enumerate(steps, start=1)
     ]
-    _table(out, ("", "step", "effect", "preserves"), rows)
+    table(out, ("", "step", "effect", "preserves"), rows)
     for step in steps:
         for name, reason in step.skipped.items():
             out.print(f"passed over: {shown(name)}: {reason}")
@@ -200,17 +138,11 @@ def _sizes(out: Console, parameters: Amount, size: Amount, flops: Amount) -> Non
         (what, f"{amount.teacher:,}", f"{amount.student:,}", _times(amount))
         for what, amount in (("parameters", parameters), ("bytes", size), ("FLOPs", flops))
     ]
-    _table(out, ("", "teacher", "student", ""), rows)
+    table(out, ("", "teacher", "student", ""), rows)
 
 
 def _times(amount: Amount) -> str:
     return f"x{amount.student / amount.teacher:.2f}" if amount.teacher else ""
-
-
-def _assumptions(out: Console, assumptions: Iterable[object]) -> None:
-    rows = [tuple(str(value) for value in vars(assumption).values()) for assumption in assumptions]
-    if rows:
-        _table(out, ("assumed", "value", "source"), rows)
 
 
 def _warnings(out: Console, warnings: Iterable[str]) -> None:
@@ -244,18 +176,5 @@ def _learning_rate(out: Console) -> None:
     )
 
 
-def _table(out: Console, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    out.print(table)
-
-
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "new" if shape is None else by(shape) or "scalar"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""What a student's record says of its weights: which are the teacher's, and which steps made them."""
+"""What a student's record says of its weights: which are the teacher's, and what made the rest."""
 
 from __future__ import annotations
 

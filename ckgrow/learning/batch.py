@@ -1,21 +1,21 @@
-"""The batch that copies are trained on: large enough to tell units apart, small enough to be quick."""
+"""The batch to train on: large enough to tell units apart, small enough to be quick."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ckgrow.shapes import infer_shapes
 from ckgrow.errors import CheckpointError
 from ckgrow.graph import Graph
 from ckgrow.header import Header
 from ckgrow.ops import Site, rule
+from ckgrow.shapes import infer_shapes
 from ckgrow.verdict.interface import Interface
 from ckgrow.verdict.running import Side
 from ckgrow.verdict.samples import Samples, seeded_samples
 
 WORK = 2 * 10**9
 """Operations of one pass forward that a batch may take, unless it is of the fewest samples."""
-FEWEST, MOST = 8, 256
+FEWEST, MOST = 8, 128
 LEAST = 2
 """BatchNorm has no statistics of a single sample."""
 

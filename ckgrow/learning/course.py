@@ -1,8 +1,9 @@
 """A few steps of gradient descent, and how long they may be.
 
-The rate is the teacher's to choose: the first of c, c/4, c/16, ... at which the teacher's own loss
-falls in every step, where a step of c would lower it by a tenth if it were linear. So a rate that
-is too large is not blamed on the student, and none depends on the scale of weights or losses.
+The rate is the teacher's to choose: half of the first of c, c/2, c/4, ... at which the teacher's
+own loss falls in every step, where a step of c would lower it by a tenth if it were linear. So a
+rate that is too large is not blamed on the student, and none depends on the scale of weights or
+losses. (Half, because a loss is steeper in more weights: twice the units, about twice.)
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from ckgrow.learning.task import Task
 STEPS = 3
 FIRST = 0.1
 """The part of the loss that the first rate to be tried would take away."""
-SHORTER = 4.0
-TRIALS = 10
+SHORTER = 2.0
+TRIALS = 20
+MARGIN = 0.5
 
 Observe = Callable[[int, dict[str, torch.Tensor]], None]
 
 
 @dataclass(frozen=True)
 class Course:
-    """The loss before and after every step, as far as it is finite, and the first gradient's norm."""
+    """The loss before and after every step, while it is finite, and the first gradient's norm."""
 
     losses: tuple[float, ...]
     gradient: float
@@ -71,20 +73,23 @@ def train(
     return Course(tuple(losses), gradient)
 
 
-def longest_safe(make: Callable[[], Trainee], task: Task) -> tuple[float, Course]:
-    """The rate that the teacher can be trained with, and how it goes.
-
-    A teacher without gradients, or whose loss never falls, is left with the smallest rate tried.
-    """
-    found = 0.0
-
-    def tried(loss: float, gradient: float) -> float:
-        nonlocal found
-        found = FIRST * loss / gradient**2 / SHORTER**trial if gradient else 1.0
-        return found
-
+def safe_rate(make: Callable[[], Trainee], task: Task) -> float:
+    """The rate for the teacher ``make`` makes; 0 where it receives no gradient."""
     for trial in range(TRIALS):
-        course = train(make(), task, tried, only_falling=True)
-        if course.falls or not course.gradient:
+        rate = _Falling(1 / SHORTER**trial)
+        course = train(make(), task, rate, only_falling=True)
+        if course.falls:
             break
-    return found, course
+    return rate.chosen * MARGIN
+
+
+@dataclass
+class _Falling:
+    """The rate at which a linear loss would fall by a part of FIRST; remembers it."""
+
+    part: float
+    chosen: float = 0.0
+
+    def __call__(self, loss: float, gradient: float) -> float:
+        self.chosen = FIRST * loss / gradient**2 * self.part if gradient else 0.0
+        return self.chosen

@@ -48,7 +48,9 @@ def _change(kind: Ill, step: Step) -> str:
     if kind == "locked":
         if method == "net2wider":
             return "split: unequal, or noise: {kind: zero-sum}"
-        return "noise at its default ({kind: zero-sum})" if method in ("symmetric", "diagonal") else ""
+        return (
+            "noise at its default ({kind: zero-sum})" if method in ("symmetric", "diagonal") else ""
+        )
     if kind == "exploding" and "deepen" in step:
         return "method: zero-init" if method == "r2deeper" else ""
     if step.get("zero") == "in":

@@ -89,7 +89,9 @@ def _exploding(graph: Graph, losses: Losses, slopes: Mapping[str, float]) -> lis
             "exploding",
             layers,
             f"the loss grows {grown} in steps that lower the teacher's; the first changes "
-            f"{sources[0]} by {slopes[sources[0]]:.2g} of its size" if sources else "",
+            f"{sources[0]} by {slopes[sources[0]]:.2g} of its size"
+            if sources
+            else "",
         )
     ]
 
@@ -139,8 +141,8 @@ def _locked(groups: Sequence[GroupLearning]) -> list[_Found]:
                 (
                     "locked",
                     (each.name,),
-                    f"{each.name}: its {each.width} units move like {each.rank_after}, and the "
-                    f"teacher has {each.teacher_width}",
+                    f"{each.name}: its {each.width} channels move like {each.rank_after} "
+                    f"independent ones, and so do the teacher's {each.teacher_width}",
                 )
             )
     return found
@@ -152,10 +154,10 @@ def _is_dead(group: GroupLearning) -> bool:
 
 def _of_low_rank(group: GroupLearning) -> bool:
     """Whether units move together though the batch and the sizes would let them part."""
-    width, rank, attainable = group.teacher_width, group.rank_after, group.attainable
-    if width is None or rank is None or attainable is None:
+    teacher, rank, attainable = group.teacher_rank, group.rank_after, group.attainable
+    if teacher is None or rank is None or attainable is None:
         return False
-    return rank <= width < attainable
+    return rank <= teacher < attainable
 
 
 def _undone(graph: Graph, name: str) -> bool:

@@ -12,11 +12,11 @@ import torch
 
 from ckgrow.learning.ancestry import Ancestry
 from ckgrow.learning.batch import draw_batch, take_batch
-from ckgrow.learning.course import STEPS, longest_safe, train
+from ckgrow.learning.course import STEPS, safe_rate, train
 from ckgrow.learning.diagnosis import diagnose
 from ckgrow.learning.labels import read_labels
 from ckgrow.learning.network import Trainee
-from ckgrow.learning.observing import Grown, Observer, grown_groups
+from ckgrow.learning.observing import Grown, Observer, Ranks, grown_groups, ranks
 from ckgrow.learning.report import Learning, Losses
 from ckgrow.learning.task import Task, batch_of, labelled_tasks, random_tasks
 from ckgrow.verdict.interface import SAME, Interface
@@ -26,8 +26,8 @@ from ckgrow.verdict.samples import Samples
 DISTURBED = 0.1
 """Noise, in deviations of each tensor, that makes of a student one that nothing ties together."""
 TRAINING = (
-    f"{STEPS} steps of gradient descent in training mode, in float64, at the largest rate tried at "
-    "which the teacher's own loss falls in every step"
+    f"{STEPS} steps of gradient descent in training mode, in float64, at half the largest "
+    "rate tried at which the teacher's own loss falls in every step"
 )
 NEAR = "what each network computes, plus normal noise of a tenth of its deviation"
 
@@ -66,17 +66,19 @@ def learn(
         tasks = labelled_tasks(given.first(samples.count).arrays, tensors)
         targets = given.source
     progress("three steps of training on a copy of the teacher")
-    rate, before = longest_safe(lambda: Trainee(teacher, seed), tasks[0])
-    progress("three steps of training on a copy of the student")
     groups = grown_groups(teacher, student, ancestry)
+    rate = safe_rate(lambda: Trainee(teacher, seed), tasks[0])
+    teachers = Ranks([each.units_before for each in groups])
+    before = train(Trainee(teacher, seed), tasks[0], lambda *_: rate, teachers)
+    progress("three steps of training on a copy of the student")
     network = Trainee(student, seed)
     observer = Observer(network, groups, ancestry)
-    after = train(network, tasks[1], lambda loss, gradient: rate, observer)
+    after = train(network, tasks[1], lambda *_: rate, observer)
     losses = Losses(before.losses, after.losses, before.gradient, after.gradient)
     seen = observer.tensors()
-    looked = observer.groups(_attainable(student, tasks[1], groups, seed))
+    looked = observer.groups(teachers.last, _attainable(student, tasks[1], groups, seed))
     slopes = {name: rate * slope for name, slope in observer.slopes.items()}
-    members = {each.group.name: each.members for each in groups}
+    members = {each.group.name: each.units.tensors for each in groups}
     diagnosis = diagnose(student.graph, losses, slopes, seen, looked, members, ancestry)
     new, moved = sum(each.new for each in seen), sum(each.moved for each in seen)
     return Learning(
@@ -101,7 +103,8 @@ def _attainable(
     student: Side, task: Task, groups: tuple[Grown, ...], seed: int
 ) -> list[int | None]:
     """The ranks of the groups in a student with noise on all its weights."""
-    if not any(each.wider for each in groups):
+    wider = [each.units if each.before else None for each in groups]
+    if not any(wider):
         return [None] * len(groups)
     network = Trainee(student, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -111,4 +114,4 @@ def _attainable(
             noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
             weight += DISTURBED * (size or 1.0) * noise
     gradients = network.gradients(task.loss(network(task.inputs)))
-    return [each.rank(gradients) for each in groups]
+    return ranks(wider, gradients)

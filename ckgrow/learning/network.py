@@ -78,8 +78,5 @@ class Trainee:
 def statistics(graph: Graph) -> frozenset[str]:
     """Tensors that are measured, not trained: running means and variances."""
     return frozenset(
-        name
-        for node in graph.nodes
-        if node.op == "BatchNormalization"
-        for name in node.inputs[3:5]
+        name for node in graph.nodes if node.op == "BatchNormalization" for name in node.inputs[3:5]
     )

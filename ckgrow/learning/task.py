@@ -58,7 +58,9 @@ def random_tasks(
         if name in before:
             old = interface.old(name, noise.numpy(), tuple(before[name].shape))
             targets[0][name] = before[name] + scales[name] * torch.from_numpy(old)
-    first, second = (Task(each, _squares(t, scales)) for each, t in zip(inputs, targets, strict=True))
+    first, second = (
+        Task(each, _squares(t, scales)) for each, t in zip(inputs, targets, strict=True)
+    )
     return first, second
 
 

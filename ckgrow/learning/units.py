@@ -5,13 +5,13 @@ that read it, all over the whole network: on a residual stream every layer that 
 it. Two units with equal rows get equal gradients for ever.
 
 The *rank* of the gradients is how many units move independently. It is taken of the matrix of
-inner products of the rows, each of length 1: singular values of the rows below 1e-6 of the largest
-are zero (that is what differs in the rounding of stored float32 weights).
+inner products of the rows, each scaled to length 1; singular values of the rows below 1e-6 of the
+largest count as zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,8 @@ from ckgrow.learning.network import Tensors
 from ckgrow.ops import rule
 
 LIKE = 1e-6
-"""Relative difference below which rows are equal, and singular values zero."""
+"""Relative difference below which rows are equal, and singular values zero: copies whose stored
+float32 weights are rounded apart differ by less."""
 LARGEST = 2048
 """Units whose inner products are still computed."""
 
@@ -52,45 +53,49 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Units:
-    """The units of one run of a group; units of different runs share nothing."""
+class Run:
+    """The units of one run of a group (of one convolution group, where there are several)."""
 
     count: int
     parts: tuple[Part, ...]
 
-    def rank(self, tensors: Tensors) -> int | None:
-        """How many rows are independent; None where there are too many."""
-        if self.count > LARGEST:
-            return None
+    def rows(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The rows of all units, tensor by tensor; constants and statistics are not trained."""
+        for part in self.parts:
+            if part.tensor in tensors:
+                yield part.rows_of(tensors[part.tensor].detach())
+
+    def rank(self, gradients: Tensors) -> int:
+        """How many rows are independent."""
         products = torch.zeros((self.count, self.count), dtype=torch.float64)
-        for rows in self._rows(tensors):
+        for rows in self.rows(gradients):
             products += rows @ rows.T
         lengths = products.diagonal().sqrt()
         factors = torch.where(lengths > 0, 1 / lengths, 0.0)
         values = torch.linalg.eigvalsh(products * factors[:, None] * factors)
-        # inner products square what is to be told apart: LIKE^2 is well above float64's rounding
-        return int((values > LIKE**2 * values[-1].clamp(min=0)).sum()) if float(values[-1]) else 0
+        # products square what is to be told apart: LIKE^2 is still well above float64's rounding
+        return int((values > LIKE**2 * values[-1]).sum()) if float(values[-1]) > 0 else 0
 
     def any(self, masks: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """For each unit whether any of its entries is true."""
         found = torch.zeros(self.count, dtype=torch.bool)
-        for rows in self._rows(masks):
+        for rows in self.rows(masks):
             found |= rows.any(dim=1)
         return found
 
-    def twins(self, tensors: Tensors) -> torch.Tensor:
+    def twins(self, weights: Tensors) -> torch.Tensor:
         """For each unit whether another one has an equal row.
 
         Equal rows are neighbours when rows are sorted by their product with a random one.
         """
         key = torch.zeros(self.count, dtype=torch.float64)
         generator = torch.Generator().manual_seed(0)
-        for rows in self._rows(tensors):
+        for rows in self.rows(weights):
             key += rows @ torch.randn(rows.shape[1], generator=generator, dtype=torch.float64)
         order = key.argsort()
-        apart = torch.zeros(max(self.count - 1, 0), dtype=torch.float64)
+        apart = torch.zeros(self.count - 1, dtype=torch.float64)
         size = torch.zeros(self.count, dtype=torch.float64)
-        for rows in self._rows(tensors):
+        for rows in self.rows(weights):
             apart += (rows[order[1:]] - rows[order[:-1]]).square().sum(dim=1)
             size += rows.square().sum(dim=1)
         like = apart <= LIKE**2 * torch.maximum(size[order[1:]], size[order[:-1]])
@@ -99,14 +104,47 @@ class Units:
         found[order[:-1][like]] = True
         return found
 
-    def _rows(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[torch.Tensor]:
-        for part in self.parts:
-            if part.tensor in tensors:  # constants and statistics are not trained
-                yield part.rows_of(tensors[part.tensor].detach())
+
+@dataclass(frozen=True)
+class Units:
+    """The units of a group; those of different runs share nothing.
+
+    A unit is ``size`` channels of one layer, where channels are copied together.
+    """
+
+    runs: tuple[Run, ...]
+    size: int
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """All that follow the units."""
+        return frozenset(part.tensor for run in self.runs for part in run.parts)
+
+    def rank(self, gradients: Tensors) -> int | None:
+        """How many units move independently, in channels; None where there are too many to say."""
+        if any(run.count > LARGEST for run in self.runs):
+            return None
+        if not all(
+            bool(gradients[name].isfinite().all()) for name in self.tensors & set(gradients)
+        ):
+            return None
+        return sum(run.rank(gradients) for run in self.runs) * self.size
+
+    def any(self, masks: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """For each unit whether any of its entries is true."""
+        return _joined(run.any(masks) for run in self.runs)
+
+    def twins(self, weights: Tensors) -> torch.Tensor:
+        """For each unit whether another one of its run is equal to it."""
+        return _joined(run.twins(weights) for run in self.runs)
 
 
-def units_of(graph: Graph, grouping: Grouping, group: Group) -> tuple[Units, ...]:
-    """The units of every run of a group."""
+def _joined(masks: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([*masks, torch.zeros(0, dtype=torch.bool)])
+
+
+def units_of(graph: Graph, grouping: Grouping, group: Group) -> Units:
+    """The units of a group, all runs."""
     counts = grouping.coupled.counts
     parts: dict[int, dict[Part, None]] = {atom: {} for atom in group.atoms}  # in order, each once
     for use in grouping.coupled.uses:
@@ -115,7 +153,8 @@ def units_of(graph: Graph, grouping: Grouping, group: Group) -> tuple[Units, ...
                 for atom, part in _parts(use, dim, follows, graph, grouping):
                     if atom in parts:
                         parts[atom][part] = None
-    return tuple(Units(counts[atom], tuple(found)) for atom, found in parts.items() if counts[atom])
+    runs = (Run(counts[atom], tuple(found)) for atom, found in parts.items() if counts[atom])
+    return Units(tuple(runs), group.unit)
 
 
 def _parts(

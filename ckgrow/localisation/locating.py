@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ckgrow.graph import Node
 from ckgrow.loading import Loaded
-from ckgrow.proof import Claims, Finding, Proof, prove
+from ckgrow.proof import Claims, Finding, Proof, Traces, traced_proof
 from ckgrow.proof.describing import described
 from ckgrow.verdict.running import Side, batch_rows
 from ckgrow.verdict.samples import Samples
@@ -56,7 +56,6 @@ class Localisation:
     sources: tuple[Source, ...]
     compared: int
     skipped: tuple[str, ...]
-    nodes: tuple[NodeDeviation, ...] = field(default=(), repr=False)
 
 
 def locate(
@@ -65,8 +64,10 @@ def locate(
     samples: Samples,
     claims: Claims | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> Localisation:
+) -> tuple[Localisation, tuple[NodeDeviation, ...]]:
     """Runs every layer of the student on what it should be given, in float64.
+
+    The sources of failure, and how far every node departs by itself.
 
     ``samples`` are those of both sides; a few of them do. ``claims`` are those of the student's
     record if not given.
@@ -75,10 +76,10 @@ def locate(
 
     claims = claims or Claims.of(student.provenance, teacher.header, student.header)
     progress("locating the difference")
-    proof = prove(teacher, student, claims)
-    before = Traced(teacher.network.graph, teacher.tensor, proof.traces.teacher)
-    after = Traced(student.network.graph, student.tensor, proof.traces.student)
-    lifting = Lifting(before, after, proof.traces.table)
+    proof, traces = traced_proof(teacher, student, claims)
+    before = Traced(teacher.network.graph, teacher.tensor, traces.teacher)
+    after = Traced(student.network.graph, student.tensor, traces.student)
+    lifting = Lifting(before, after, traces.table)
     sources: list[Source] = []
     nodes: dict[str, NodeDeviation] = {}
     rows = min(SAMPLES, batch_rows((_side(teacher), _side(student))))
@@ -90,10 +91,10 @@ def locate(
             largest = float(departure.deviation[departure.compared].max())
             nodes[node.name] = NodeDeviation(node.name, node.op, largest, tolerance)
         if len(wrong):
-            sources.append(_source(student, node, wrong, departure.deviation, proof))
+            sources.append(_source(student, node, wrong, departure.deviation, proof, traces))
     every = student.network.graph.nodes
     skipped = tuple(node.name for node in every if node.name not in nodes)
-    return Localisation(tuple(sources), len(nodes), skipped, tuple(nodes.values()))
+    return Localisation(tuple(sources), len(nodes), skipped), tuple(nodes.values())
 
 
 def _side(loaded: Loaded) -> Side:
@@ -101,14 +102,19 @@ def _side(loaded: Loaded) -> Side:
 
 
 def _source(
-    student: Loaded, node: Node, wrong: np.ndarray, deviation: np.ndarray, proof: Proof
+    student: Loaded,
+    node: Node,
+    wrong: np.ndarray,
+    deviation: np.ndarray,
+    proof: Proof,
+    traces: Traces,
 ) -> Source:
     """A node that departs, in the names of the checkpoint; the proof may know the tensor."""
     known = _findings(node, proof)
     layer = known[0].layer if known else node.name
     own = tuple(name for name in node.inputs if name in student.header)
-    labels = proof.traces.student[node.output].ravel()
-    said = [described(proof.traces.table, int(labels[each])) for each in wrong[:LISTED]]
+    labels = traces.student[node.output].ravel()
+    said = [described(traces.table, int(labels[each])) for each in wrong[:LISTED]]
     return Source(
         layer,
         tuple(dict.fromkeys(each.tensor for each in known if each.tensor)) or own,

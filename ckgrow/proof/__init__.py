@@ -15,8 +15,17 @@ of that holds and the outputs carry the same labels, the functions are equal. No
 the code that made the student, and nothing of its record is believed that its tensors do not show.
 """
 
-from ckgrow.proof.certificate import Check, Finding, Proof
+from ckgrow.proof.certificate import Check, Finding, GroupCheck, Proof, Traces
 from ckgrow.proof.claims import Claims
-from ckgrow.proof.proving import prove
+from ckgrow.proof.proving import prove, traced_proof
 
-__all__ = ["Check", "Claims", "Finding", "Proof", "prove"]
+__all__ = [
+    "Check",
+    "Claims",
+    "Finding",
+    "GroupCheck",
+    "Proof",
+    "Traces",
+    "prove",
+    "traced_proof",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -52,6 +52,25 @@ class Check:
 
 
 @dataclass(frozen=True)
+class GroupCheck:
+    """The tensors of one group of channels: as wide as the ``teacher`` has it, and the ``student``.
+
+    ``copies``, ``fresh`` and ``zeros`` count the student's channels by their sources; ``result`` is
+    the worst of its ``tensors``, ``defect`` their largest deviation.
+    """
+
+    group: str
+    teacher: int
+    student: int
+    copies: int
+    fresh: int
+    zeros: int
+    tensors: int
+    result: str
+    defect: float
+
+
+@dataclass(frozen=True)
 class Traces:
     """The labels of all values of both graphs, and what they stand for."""
 
@@ -64,15 +83,15 @@ class Traces:
 class Proof:
     """The result, and everything it rests on.
 
-    ``findings`` are the equations that are violated, ``lacking`` what would be needed besides,
-    ``checks`` a row for every tensor, ``defect`` the largest deviation of any equation that holds,
-    in units of the stored dtype's rounding. ``traces`` are for whoever compares activations.
+    ``findings`` are the equations that are violated, ``lacking`` what would be needed besides.
+    ``groups`` and ``tensors`` have a row for each, ``defect`` is the largest deviation of any
+    equation that holds, in units of the stored dtype's rounding.
     """
 
     result: Result
     reason: str
     findings: tuple[Finding, ...]
     lacking: tuple[str, ...]
-    checks: tuple[Check, ...]
+    groups: tuple[GroupCheck, ...]
+    tensors: tuple[Check, ...]
     defect: float
-    traces: Traces = field(repr=False, compare=False)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
-from ckgrow.coupling import couple
-from ckgrow.errors import CkgrowError
-from ckgrow.groups import group_channels
 from ckgrow.labels import UNKNOWN, Labels
 from ckgrow.loading import Loaded
 from ckgrow.names import first_few, shown
@@ -17,6 +14,7 @@ from ckgrow.proof.claims import Claims
 from ckgrow.proof.describing import described
 from ckgrow.proof.reading import all_finite
 from ckgrow.proof.student import StudentWalk
+from ckgrow.proof.tables import tabulate
 from ckgrow.proof.walking import Network, TeacherWalk
 
 FINITE = "every weight is a finite number"
@@ -29,6 +27,14 @@ def prove(teacher: Loaded, student: Loaded, claims: Claims | None = None) -> Pro
     ``claims`` are those of the student's own record if not given. Reads both files once, in
     memory for a few tiles of rows; a layer that was factored is held as a whole.
     """
+    proof, _ = traced_proof(teacher, student, claims)
+    return proof
+
+
+def traced_proof(
+    teacher: Loaded, student: Loaded, claims: Claims | None = None
+) -> tuple[Proof, Traces]:
+    """The same, and the labels that it rests on, for whoever compares activations."""
     if claims is None:
         claims = Claims.of(student.provenance, teacher.header, student.header)
     table = Labels()
@@ -54,16 +60,17 @@ def prove(teacher: Loaded, student: Loaded, claims: Claims | None = None) -> Pro
     if not claims.recorded and findings:
         lacking.insert(0, "a record of where the student's channels come from")
     result = _result(findings, lacking, claims)
-    checks = tuple(_checks(student, after, findings))
-    return Proof(
+    groups, tensors = tabulate(student, claims, after.seen, findings)
+    proof = Proof(
         result,
-        _reason(result, findings, lacking, checks),
+        _reason(result, findings, lacking, tensors),
         tuple(findings),
         tuple(lacking),
-        checks,
-        max((check.defect for check in checks if check.result == "holds"), default=0.0),
-        Traces(table, before.values, after.values),
+        groups,
+        tensors,
+        max((check.defect for check in tensors if check.result == "holds"), default=0.0),
     )
+    return proof, Traces(table, before.values, after.values)
 
 
 def _outputs(before: TeacherWalk, after: StudentWalk, claims: Claims) -> Iterator[Finding]:
@@ -108,45 +115,3 @@ def _reason(
     defect = max((check.defect for check in checks), default=0.0)
     said = "exactly" if defect == 0.0 else f"within {defect:.2g} units of rounding"
     return f"every equation of {len(checks)} tensors holds {said}: equal for every input"
-
-
-def _checks(student: Loaded, walk: StudentWalk, findings: list[Finding]) -> Iterator[Check]:
-    groups = _groups(student)
-    refuted: dict[str, Finding] = {}
-    for each in findings:
-        refuted.setdefault(each.tensor, each)
-    seen = {each.tensor: each for each in walk.seen}
-    for name, spec in student.header.items():
-        known, finding = seen.get(name), refuted.get(name)
-        if known is None and finding is None:
-            yield Check(name, "", groups.get(name, ""), spec.shape, "not checked", 0, 0, 0, 0.0, "")
-            continue
-        sources = np.empty(0) if known is None else known.sources
-        layer = known.layer if known is not None else finding.layer if finding else ""
-        yield Check(
-            name,
-            layer,
-            groups.get(name, ""),
-            spec.shape,
-            "refuted" if finding else "holds",
-            int((sources >= 0).sum()),
-            int((sources < -1).sum()),
-            int((sources == -1).sum()),
-            finding.defect if finding else known.defect if known else 0.0,
-            finding.equation if finding else known.equation if known else "",
-        )
-
-
-def _groups(student: Loaded) -> Mapping[str, str]:
-    """The group that each tensor belongs to: that of its rows, or of the channels it follows."""
-    graph = student.network.graph
-    try:
-        grouping = group_channels(graph, couple(graph, student.header))
-    except CkgrowError:
-        return {}
-    found: dict[str, str] = {}
-    for group in grouping.groups.values():
-        for axis in group.axes:
-            tensor, _, _ = axis.rpartition("[")
-            found.setdefault(tensor, group.name)
-    return found

@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckgrow.architecture import Assumption
+from ckgrow.learning.report import Learning
+from ckgrow.localisation import Localisation
 from ckgrow.planning import StepReport
+from ckgrow.proof.certificate import Proof, Result
 from ckgrow.verdict.comparison import OutputVerdict
 from ckgrow.verdict.expectation import Expectation
+from ckgrow.verdict.training import TrainMode
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,8 @@ class VerifyDocument:
 
     ``expected`` is true when a student that is not preserved is what its plan promised. ``notes``
     say what is odd about the two files, whatever the verdict: changed since, no record, swapped.
-    The last four are null until they are asked for.
+    ``proof`` is ``proven``, ``refuted`` or ``not proven``, and ``certificate`` what it rests on;
+    these and the three others at the end are null where they were not asked for, or not needed.
     """
 
     teacher: str
@@ -122,19 +127,20 @@ class VerifyDocument:
     preserved: bool
     expected: bool
     reason: str
-    outputs: tuple[OutputVerdict, ...]
-    inputs: str
-    samples: int
-    tolerance: str
-    runtimes: tuple[str, ...]
     assumptions: tuple[Assumption, ...]
-    expectations: tuple[Expectation, ...]
     hashes: Mapping[str, str]
-    notes: tuple[str, ...] = ()
-    localisation: None = None
-    proof: None = None
-    train_mode: None = None
-    learning: None = None
+    notes: tuple[str, ...]
+    outputs: tuple[OutputVerdict, ...] = ()
+    inputs: str = ""
+    samples: int = 0
+    tolerance: str = ""
+    runtimes: tuple[str, ...] = ()
+    expectations: tuple[Expectation, ...] = ()
+    localisation: Localisation | None = None
+    proof: Result | None = None
+    certificate: Proof | None = None
+    train_mode: TrainMode | None = None
+    learning: Learning | None = None
     schema: str = "ckgrow.verify/1"
 
 

@@ -43,7 +43,7 @@ def _sections(evidence: Evidence, costs: Sizes) -> Iterator[tuple[str, Markup]]:
     if evidence.deviations:
         yield "Layers", deviations(evidence.deviations)
     yield "Weights", heat_map_section(evidence, changed)
-    yield from _asked("Proof", document.proof)
+    yield from _asked("Proof", document.certificate)
     yield from _asked("Training mode", document.train_mode)
     yield from _asked("Learning", document.learning)
     yield "What it rests on", conditions(evidence)

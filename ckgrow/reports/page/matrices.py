@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-_MOST = 288
-"""Matrices up to this size show every weight of every kernel."""
+from ckgrow.reports.page.heatmap import MOST
+
 _CROP = 12
 """So many channels on either side are shown of a convolution whose kernel changed."""
 
@@ -19,14 +19,15 @@ Layout = Callable[[np.ndarray], np.ndarray]
 def layout(shape: tuple[int, ...]) -> tuple[str, Layout]:
     """How weights of this shape are laid out, in words and as a function.
 
-    The same layout serves a smaller teacher, so that both sides can be compared cell by cell.
+    Every weight of every kernel is shown where the picture need not be coarser for it. The same
+    layout serves a smaller teacher, so that both sides can be compared cell by cell.
     """
     rows, columns, *kernel = shape
     if math.prod(kernel) == 1:
         return "a cell is a weight", lambda weights: weights.reshape(weights.shape[:2])
     if columns == 1:
         return "a row is a kernel", lambda weights: weights.reshape(len(weights), -1)
-    if len(kernel) == 2 and rows * kernel[0] <= _MOST and columns * kernel[1] <= _MOST:
+    if len(kernel) == 2 and rows * kernel[0] <= MOST and columns * kernel[1] <= MOST:
         return f"a cell is a weight, {kernel[0]} x {kernel[1]} of them a kernel", _tiled
     return "a cell is the sum over a kernel", _summed
 
