@@ -10,7 +10,8 @@ and with single faults of twelve kinds. Two judges that share nothing with these
 does: the equations of the layers, summed up in numpy from the recorded maps
 (``verdict_equations``), and torch's own forward in float64 (``verdict_forward``).
 
-The table goes to ``benchmarks/results/verdict-DATE.txt``. Exit 1 where a check was wrong.
+The table goes to ``benchmarks/results/verdict-DATE.txt``. Exit 1 where a check was
+wrong, or too few of the layers at fault were named.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import conftest  # noqa: F401  # declares the operators that torchvision may lac
 import torch
 from verdict_record import Record
 from verdict_students import Case, cases
-from verdict_table import errors, table
+from verdict_table import errors, located_enough, table
 from verdict_trial import SAMPLES, Trial, tried
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -81,7 +82,7 @@ def main() -> int:
     print(text, end="")
     if not size.small:
         (RESULTS / f"verdict-{datetime.date.today()}.txt").write_text(text, encoding="utf-8")
-    return int(bool(errors(trials)))
+    return int(bool(errors(trials)) or not located_enough(trials))
 
 
 def run(size: Size, path: Path | None = None) -> Iterator[Trial]:
@@ -96,7 +97,7 @@ def run(size: Size, path: Path | None = None) -> Iterator[Trial]:
                 record.add(trial)
                 _sweep(Path(folder), case)
             said = "".join(f"\n    {each}" for each in errors([trial]))
-            name = f"{case.network} {case.recipe} {case.dtype} {case.spec_seed}"
+            name = f"{case.network} {case.recipe} {case.dtype} seed {case.spec_seed}"
             print(f"{number} of {len(work)}: {name}{said}", file=sys.stderr, flush=True)
             yield trial
 

@@ -5,7 +5,7 @@ A fault replaces one tensor, or the recorded map of one layer. What it changes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,12 +31,12 @@ class Fault:
 class Ground:
     """A sound student, and tensors of its relatives that a mistake could mix up with its own.
 
-    ``stale`` are those of the same teacher grown from another seed, ``strange`` those of another
-    teacher grown by the same spec.
+    ``stale`` are those of the same teacher grown otherwise (from another seed, by other steps),
+    ``strange`` those of another teacher grown by the same spec.
     """
 
     equations: Equations
-    stale: Callable[[], Arrays]
+    stale: Sequence[Callable[[], Arrays]]
     strange: Callable[[], Arrays]
 
     @property
@@ -213,8 +213,9 @@ def _kernel_shifted(ground: Ground, draw: np.random.Generator) -> Fault | None:
 
 
 def _stale(ground: Ground, draw: np.random.Generator) -> Fault | None:
-    """A tensor as another seed would have made it."""
-    return _mixed_up("stale tensor", ground, ground.stale(), draw)
+    """A tensor as another seed or other steps would have made it."""
+    relative = ground.stale[draw.integers(len(ground.stale))]
+    return _mixed_up("stale tensor", ground, relative(), draw)
 
 
 def _strange(ground: Ground, draw: np.random.Generator) -> Fault | None:
@@ -224,9 +225,13 @@ def _strange(ground: Ground, draw: np.random.Generator) -> Fault | None:
 
 def _mixed_up(kind: str, ground: Ground, others: Arrays, draw: np.random.Generator) -> Fault | None:
     read = [*ground.weights(), *ground.biases(), *ground.norms(1, 3, 4)]
-    place = _one(read, draw)
-    other = others[place]
-    return Fault(kind, place, other) if other.shape == ground.tensors[place].shape else None
+    own = ground.tensors
+    alike = [name for name in read if name in others and others[name].shape == own[name].shape]
+    other = [name for name in alike if others[name].tobytes() != own[name].tobytes()]
+    if not other:
+        return None
+    place = _one(other, draw)
+    return Fault(kind, place, others[place])
 
 
 def _map_off(ground: Ground, draw: np.random.Generator) -> Fault | None:

@@ -62,6 +62,12 @@ class Case:
         return SUBJECTS[self.network]
 
     @property
+    def next_recipe(self) -> str:
+        """Another spec for the same network."""
+        names = list(self.subject.recipes)
+        return names[(names.index(self.recipe) + 1) % len(names)]
+
+    @property
     def teacher_name(self) -> str:
         """What the teacher's file is called; students of one teacher share it."""
         return f"{self.network}-{self.dtype}-{self.teacher_seed}.safetensors"

@@ -28,8 +28,8 @@ def table(trials: Sequence[Trial]) -> str:
         _section("faults by kind", BROKEN_HEADS, _rows(broken, KINDS)),
         _section("faults by network", BROKEN_HEADS, _by_network(trials)),
     ]
-    wrong = errors(trials)
-    sections.append("\n".join(["wrong:", *wrong]) if wrong else "wrong: nothing")
+    for title, lines in (("other layers named", misplaced(trials)), ("wrong", errors(trials))):
+        sections.append("\n".join([f"{title}:", *lines]) if lines else f"{title}: none")
     return "\n\n".join(sections) + "\n"
 
 
@@ -38,9 +38,29 @@ def errors(trials: Iterable[Trial]) -> list[str]:
     return [line for trial in trials for line in _wrong(trial)]
 
 
+def misplaced(trials: Iterable[Trial]) -> list[str]:
+    """Every fault found in float64 whose layer was not named, in a line each."""
+    return [
+        f"{_who(trial)}, {each.kind} in {each.place}: {', '.join(each.said.located) or 'nothing'}"
+        for trial in trials
+        for each in trial.broken
+        if not each.said.preserved and each.layer not in each.said.located
+    ]
+
+
+def located_enough(trials: Iterable[Trial]) -> bool:
+    """Whether the right layers are named often enough."""
+    found = [e for trial in trials for e in trial.broken if not e.said.preserved]
+    return sum(each.layer in each.said.located for each in found) >= LOCATED * len(found)
+
+
+def _who(trial: Trial) -> str:
+    case = trial.case
+    return f"{case.network} {case.recipe} {case.dtype} seed {case.spec_seed}"
+
+
 def _wrong(trial: Trial) -> Iterable[str]:
-    case, sound = trial.case, trial.sound
-    who = f"{case.network} {case.recipe} {case.dtype} seed {case.spec_seed}"
+    who, sound = _who(trial), trial.sound
     if not sound.preserved:
         yield f"{who}: false alarm in float64"
     if not sound.quick:

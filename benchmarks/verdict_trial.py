@@ -87,7 +87,10 @@ def tried(case: Case, folder: Path, count: int) -> Trial:
         sound = bench.said(student, {})
         ground = Ground(
             Equations.of(student.network.graph, student.provenance, bench.tensors),
-            lambda: _relative(replace(case, spec_seed=case.spec_seed + 1), folder),
+            (
+                lambda: _relative(replace(case, spec_seed=case.spec_seed + 1), folder),
+                lambda: _relative(replace(case, recipe=case.next_recipe), folder),
+            ),
             lambda: _relative(replace(case, teacher_seed=case.teacher_seed + 1), folder),
         )
         found = faults(ground, (case.spec_seed, list(SUBJECTS).index(case.network)), count)

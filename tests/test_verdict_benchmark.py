@@ -17,7 +17,7 @@ from verdict_equations import NULL, Equations
 from verdict_faults import KINDS, Ground, faults
 from verdict_forward import by_graph, by_module, doubles
 from verdict_students import SUBJECTS, Case, cases, stock, whole
-from verdict_table import LOCATED, errors, table
+from verdict_table import errors, located_enough, misplaced, table
 from verdict_trial import Said, Trial
 
 from ckgrow.maps import ChannelMap
@@ -35,9 +35,18 @@ def test_the_verdict_is_never_wrong(trials):
 
 
 def test_the_layer_at_fault_is_named(trials):
-    found = [each for t in trials for each in t.broken if not each.said.preserved]
-    named = [each for each in found if each.layer in each.said.located]
-    assert len(named) >= LOCATED * len(found) > 0
+    assert any(not each.said.preserved for trial in trials for each in trial.broken)
+    assert located_enough(trials)
+
+
+def test_too_few_layers_named_are_told(trials):
+    def misled(each):
+        return replace(each, said=replace(each.said, located=("elsewhere",)))
+
+    wrong = [replace(trial, broken=tuple(map(misled, trial.broken))) for trial in trials]
+    found = sum(not each.said.preserved for trial in trials for each in trial.broken)
+    assert not located_enough(wrong)
+    assert len(misplaced(wrong)) == table(wrong).count(": elsewhere\n") == found
 
 
 def test_sample_has_every_network_and_many_kinds(trials):
@@ -160,7 +169,7 @@ def test_every_kind_of_fault_is_made_and_changes_one_thing(network, tmp_path):
     _, student, equations = opened(case, tmp_path)
     other = whole(replace(case, teacher_seed=1).opened(tmp_path)[1])
     stale = whole(replace(case, spec_seed=1).opened(tmp_path)[1])
-    ground = Ground(equations, lambda: stale, lambda: other)
+    ground = Ground(equations, [lambda: stale], lambda: other)
     found = faults(ground, (0,), len(KINDS))
     assert {each.kind for each in found} == set(KINDS)
     for each in found:
@@ -175,7 +184,7 @@ def test_every_kind_of_fault_is_made_and_changes_one_thing(network, tmp_path):
 def test_one_weight_is_off_by_a_thousandth_or_by_one_number(tmp_path):
     for dtype, most in (("float32", 1.1e-3), ("bfloat16", 2.0**-7)):
         _, _, equations = opened(Case("mlp", "net2wider", dtype, 0, 0), tmp_path)
-        ground = Ground(equations, dict, dict)
+        ground = Ground(equations, [dict], dict)
         fault = KINDS["one weight off"](ground, np.random.default_rng(0))
         old = equations.tensors[fault.place].astype(np.float64)
         off = np.abs(fault.content.astype(np.float64) - old)

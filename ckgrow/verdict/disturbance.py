@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -86,7 +87,7 @@ class Disturbance:
             yield replace(
                 self.side,
                 header=Header({**header, **changed}),
-                read=lambda name, draw=draw: self._read(name, times, draw),
+                read=partial(self._read, times=times, draw=draw),
             )
 
     def _read(self, name: str, times: float, draw: int) -> np.ndarray:
