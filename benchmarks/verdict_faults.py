@@ -214,7 +214,7 @@ def _kernel_shifted(ground: Ground, draw: np.random.Generator) -> Fault | None:
 
 def _stale(ground: Ground, draw: np.random.Generator) -> Fault | None:
     """A tensor as another seed or other steps would have made it."""
-    relative = ground.stale[draw.integers(len(ground.stale))]
+    relative = ground.stale[int(draw.integers(len(ground.stale)))]
     return _mixed_up("stale tensor", ground, relative(), draw)
 
 

@@ -14,11 +14,10 @@ from verdict_forward import by_graph, by_module, double, doubles, same_layers
 from verdict_students import SUBJECTS, Case, stock, whole
 
 from ckgrow.loading import Loaded
-from ckgrow.localisation import locate
 from ckgrow.maps import ChannelMap
 from ckgrow.memory import MemoryReader
-from ckgrow.proof import prove
 from ckgrow.provenance import Provenance
+from ckgrow.reports.documents import VerifyDocument
 from ckgrow.verdict.samples import seeded_samples
 from ckgrow.verifying import Checks, compare_checkpoints
 
@@ -111,8 +110,7 @@ class _Bench:
         self._teacher, self._student, self._record = teacher, student, record
         self.tensors = whole(student)
         self._doubles = doubles(self.tensors)
-        self._samples = seeded_samples(teacher.network.graph, SAMPLES, 0)
-        (array,) = self._samples.arrays.values()
+        (array,) = seeded_samples(teacher.network.graph, SAMPLES, 0).arrays.values()
         self._x = double(array)
         module, graph = stock(case.network), student.network.graph
         self._expected = by_module(module, doubles(whole(teacher)), self._x)
@@ -154,17 +152,15 @@ class _Bench:
         Its hash is the recorded one, as if ``apply`` had made the fault: nothing is to be found
         because a file is not the one that was written.
         """
-        hashes = {"teacher": self._record.teacher, "student": self._record.student}
-        checks = Checks(samples=SAMPLES)
-        full = compare_checkpoints(self._teacher, student, checks, hashes=hashes)
-        quick = compare_checkpoints(
-            self._teacher, student, replace(checks, quick=True), hashes=hashes
-        )
-        proof = prove(self._teacher, student)
+        full = self._verified(student, Checks(samples=SAMPLES))
+        quick = self._verified(student, Checks(samples=SAMPLES, quick=True, locate=False))
+        proof = self._verified(student, Checks(proof=True)).certificate
+        assert proof is not None
         ((output,), (quick_output,)) = full.outputs, quick.outputs
         made = self._forward({**self._doubles, **changes})
+        where = full.localisation.sources if full.localisation else ()
         return Said(
-            effect=float((made - self._expected).abs().max()),
+            effect=float((made - self._expected).abs().nan_to_num(nan=torch.inf).max()),
             scale=float(self._expected.abs().max()),
             preserved=full.preserved,
             tolerance=float(output.float64_tolerance or 0),
@@ -172,9 +168,9 @@ class _Bench:
             quick_tolerance=float(quick_output.tolerance or 0),
             proof=proof.result,
             refuted=tuple(dict.fromkeys(each.layer for each in proof.findings)),
-            located=self._located(student) if not full.preserved else (),
+            located=tuple(dict.fromkeys(each.layer for each in where)),
         )
 
-    def _located(self, student: Loaded) -> tuple[str, ...]:
-        found = locate(self._teacher, student, self._samples)
-        return tuple(dict.fromkeys(each.layer for each in found.sources))
+    def _verified(self, student: Loaded, checks: Checks) -> VerifyDocument:
+        hashes = {"teacher": self._record.teacher, "student": self._record.student}
+        return compare_checkpoints(self._teacher, student, checks, hashes=hashes).document

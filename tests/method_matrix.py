@@ -171,7 +171,7 @@ def measure(cell: Cell, samples: int = 3) -> Outcome:
         double=max(float(each.float64_max_abs or 0) / scale(each) for each in verdict.outputs),
         single=max(float(each.max_rel or 0) for each in verdict.outputs),
         torch=by_torch(cell, subject, state, student),
-        defects=plan.draft.defects,
+        defect=plan.defect,
         kept=set(plan.kept) >= set(plan.draft.names.values()),
         student=student,
     )

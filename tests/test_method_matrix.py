@@ -12,7 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from method_matrix import Cell, cells, measure
+from method_matrix import Cell, cells, measure, teacher
+from proof_oracles import proof_of
 from refusals import REASONS, expected
 
 ROOT = Path(__file__).parents[1]
@@ -45,9 +46,13 @@ def test_a_cell_preserves_or_is_refused_for_its_reason(cell):
         return
     assert not outcome.refused, outcome.refused
     assert outcome.preserved, cell.name
+    proof = proof_of(outcome.student, teacher(cell.network)[1])
     if outcome.promised in BASELINE:
         assert outcome.double > PLAIN, "it says that it does not preserve, but does"
+        assert proof.result == "refuted"
         return
+    assert proof.result == "proven", proof.reason
+    assert (proof.defect == 0) == (outcome.defect == 0)
     bound = DOUBLE + 64 * outcome.defect
     assert outcome.double <= bound
     assert outcome.torch is None or outcome.torch <= bound

@@ -7,6 +7,7 @@ from typing import Any
 
 from ckgrow.learning.report import Ill
 from ckgrow.names import Pattern
+from ckgrow.naming import ungrown
 
 GENERAL: Mapping[Ill, str] = {
     "locked": "split: unequal (net2wider), or noise: {kind: zero-sum}",
@@ -38,9 +39,10 @@ def _is_about(step: Step, layers: Sequence[str]) -> bool:
 
 
 def _holders(layer: str) -> list[str]:
-    """``a.b.c``, ``a.b``, ``a``, and the same without what ckgrow adds to a name."""
+    """``a.b_grown1.c``, ``a.b_grown1``, ``a``, and ``a.b``, beside which it stands."""
     parts = layer.split(".")
-    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    paths = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return [name for path in paths for name in dict.fromkeys((path, ungrown(path)))]
 
 
 def _change(kind: Ill, step: Step) -> str:
@@ -48,9 +50,7 @@ def _change(kind: Ill, step: Step) -> str:
     if kind == "locked":
         if method == "net2wider":
             return "split: unequal, or noise: {kind: zero-sum}"
-        return (
-            "noise at its default ({kind: zero-sum})" if method in ("symmetric", "diagonal") else ""
-        )
+        return "noise at its default (zero-sum)" if method in ("symmetric", "diagonal") else ""
     if kind == "exploding" and "deepen" in step:
         return "method: zero-init" if method == "r2deeper" else ""
     if step.get("zero") == "in":
@@ -58,5 +58,5 @@ def _change(kind: Ill, step: Step) -> str:
     if step.get("fill") == "zeros":
         return "fill: match-std"
     if kind == "exploding":
-        return "scale: 0.3" if method == "r2wider" else ""
+        return {"r2wider": "scale: 0.3", "random-pad": "a method that preserves"}.get(method, "")
     return "noise at its default" if method == "envelope" else ""

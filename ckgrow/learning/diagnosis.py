@@ -2,8 +2,10 @@
 
 exploding: the loss grows tenfold within steps that lower the teacher's in each.
 dead: new weights receive no gradient in any step, so they never will.
-locked: new units equal others after the steps, or move no more independently than the teacher's
-units do, though sizes and batch would let them.
+locked: most new units of a group still equal another unit after the steps.
+
+The ranks of the gradients are reported, but decide nothing: they are small as well where a layer
+has few inputs and outputs, or is fed copies itself.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ EXPLODES = 10.0
 SOURCES = 3
 """How many tensors are named as sources of an explosion."""
 MOST = 0.5
-"""Some new units start out silent, as some of the teacher's are; more than this part is no chance."""
+"""Some new units begin silent, as some of the teacher's are; more than this part is no chance."""
 ORDER: tuple[Ill, ...] = ("exploding", "dead", "locked")
 
 
@@ -58,9 +60,8 @@ def diagnose(
     that follow the units of each group.
     """
     steps = ancestry.steps if ancestry else ()
-    new = [each.name for each in tensors]
     found = [
-        *_exploding(graph, losses, {name: slopes.get(name, 0.0) for name in new}),
+        *_exploding(losses, {each.name: slopes.get(each.name, 0.0) for each in tensors}),
         *_dead(graph, tensors, groups, members),
         *_locked([each for each in groups if not _is_dead(each)]),
     ]
@@ -77,23 +78,17 @@ def diagnose(
 _Found = tuple[Ill, tuple[str, ...], str]
 
 
-def _exploding(graph: Graph, losses: Losses, slopes: Mapping[str, float]) -> list[_Found]:
-    first, highest = losses.student[0], max(losses.student, key=_or_infinite)
-    if _or_infinite(highest) <= EXPLODES * first:
+def _exploding(losses: Losses, slopes: Mapping[str, float]) -> list[_Found]:
+    first, highest = losses.student[0], max(map(_or_infinite, losses.student))
+    if highest <= EXPLODES * first:
         return []
     sources = sorted(slopes, key=lambda name: -slopes[name])[:SOURCES]
-    layers = tuple(dict.fromkeys(_layer(name) for name in sources))
     grown = f"{highest / first:.3g} times" if math.isfinite(highest) else "beyond all numbers"
-    return [
-        (
-            "exploding",
-            layers,
-            f"the loss grows {grown} in steps that lower the teacher's; the first changes "
-            f"{sources[0]} by {slopes[sources[0]]:.2g} of its size"
-            if sources
-            else "",
-        )
-    ]
+    what = f"the loss grows {grown} in steps that lower the teacher's"
+    if sources:
+        changed = f"{slopes[sources[0]]:.2g} of its size"
+        what += f"; the first changes {sources[0]} most, by {changed}"
+    return [("exploding", _layers(sources), what)]
 
 
 def _dead(
@@ -102,62 +97,36 @@ def _dead(
     groups: Sequence[GroupLearning],
     members: Mapping[str, frozenset[str]],
 ) -> list[_Found]:
+    dead = [group for group in groups if _is_dead(group)]
     found: list[_Found] = []
-    for group in groups:
-        if _is_dead(group):
-            found.append(
-                (
-                    "dead",
-                    (group.name,),
-                    f"{group.name}: {group.still} of {group.new} new units receive no gradient",
-                )
-            )
-    explained = {name for _, layers, _ in found for group in layers for name in members[group]}
+    for group in dead:
+        what = f"{group.name}: {group.still} of {group.new} new units receive no gradient"
+        found.append(("dead", (group.name,), what))
+    explained = {name for group in dead for name in members[group.name]}
     still = [
         each.name
         for each in tensors
         if not each.moved and each.name not in explained and not _undone(graph, each.name)
     ]
     if still:
-        layers = tuple(dict.fromkeys(map(_layer, still)))
-        found.append(("dead", layers, f"no new weight of {first_few(still)} receives a gradient"))
+        what = f"no new weight of {first_few(still)} receives a gradient"
+        found.append(("dead", _layers(still), what))
     return found
 
 
 def _locked(groups: Sequence[GroupLearning]) -> list[_Found]:
     found: list[_Found] = []
-    for each in groups:
-        if each.new and each.identical > MOST * each.new:
+    for group in groups:
+        if group.new and group.identical > MOST * group.new:
+            part = f"{group.identical} of {group.new} new units"
             found.append(
-                (
-                    "locked",
-                    (each.name,),
-                    f"{each.name}: {each.identical} of {each.new} new units are still copies of "
-                    "others",
-                )
-            )
-        elif _of_low_rank(each):
-            found.append(
-                (
-                    "locked",
-                    (each.name,),
-                    f"{each.name}: its {each.width} channels move like {each.rank_after} "
-                    f"independent ones, and so do the teacher's {each.teacher_width}",
-                )
+                ("locked", (group.name,), f"{group.name}: {part} are still copies of others")
             )
     return found
 
 
 def _is_dead(group: GroupLearning) -> bool:
     return group.still > MOST * group.new
-
-
-def _of_low_rank(group: GroupLearning) -> bool:
-    """Whether units move together though the batch and the sizes would let them part."""
-    teacher, rank, attainable = group.teacher_rank, group.rank_after, group.attainable
-    if teacher is None or rank is None or attainable is None:
-        return False
-    return rank <= teacher < attainable
 
 
 def _undone(graph: Graph, name: str) -> bool:
@@ -174,8 +143,8 @@ def _or_infinite(loss: float) -> float:
     return loss if math.isfinite(loss) else math.inf
 
 
-def _layer(tensor: str) -> str:
-    return tensor.rpartition(".")[0] or tensor
+def _layers(tensors: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.rpartition(".")[0] or name for name in tensors))
 
 
 def _praise(tensors: Sequence[TensorLearning]) -> str:

@@ -5,18 +5,20 @@ Nothing is written, and nothing of the teacher or student is changed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from ckgrow.errors import CheckpointError
 from ckgrow.learning.ancestry import Ancestry
 from ckgrow.learning.batch import draw_batch, take_batch
-from ckgrow.learning.course import STEPS, safe_rate, train
+from ckgrow.learning.course import STEPS, Course, safe_rate, train
 from ckgrow.learning.diagnosis import diagnose
 from ckgrow.learning.labels import read_labels
 from ckgrow.learning.network import Trainee
-from ckgrow.learning.observing import Grown, Observer, Ranks, grown_groups, ranks
+from ckgrow.learning.observing import Grown, Observer, grown_groups, ranks
 from ckgrow.learning.report import Learning, Losses
 from ckgrow.learning.task import Task, batch_of, labelled_tasks, random_tasks
 from ckgrow.verdict.interface import SAME, Interface
@@ -68,15 +70,15 @@ def learn(
     progress("three steps of training on a copy of the teacher")
     groups = grown_groups(teacher, student, ancestry)
     rate = safe_rate(lambda: Trainee(teacher, seed), tasks[0])
-    teachers = Ranks([each.units_before for each in groups])
-    before = train(Trainee(teacher, seed), tasks[0], lambda *_: rate, teachers)
+    before = train(Trainee(teacher, seed), tasks[0], lambda *_: rate)
+    _require_trainable(before)
     progress("three steps of training on a copy of the student")
     network = Trainee(student, seed)
     observer = Observer(network, groups, ancestry)
     after = train(network, tasks[1], lambda *_: rate, observer)
     losses = Losses(before.losses, after.losses, before.gradient, after.gradient)
     seen = observer.tensors()
-    looked = observer.groups(teachers.last, _attainable(student, tasks[1], groups, seed))
+    looked = observer.groups(_attainable(student, tasks[1], groups, seed))
     slopes = {name: rate * slope for name, slope in observer.slopes.items()}
     members = {each.group.name: each.units.tensors for each in groups}
     diagnosis = diagnose(student.graph, losses, slopes, seen, looked, members, ancestry)
@@ -99,12 +101,25 @@ def learn(
     )
 
 
+def _require_trainable(teacher: Course) -> None:
+    """CheckpointError for a teacher that says nothing of what a student could do."""
+    if not math.isfinite(teacher.losses[0]):
+        raise CheckpointError(
+            "in training mode the teacher computes NaN or infinity on these inputs: whether a "
+            "student can learn cannot be seen; give inputs of yours (--inputs)"
+        )
+    if not teacher.gradient > 0:
+        raise CheckpointError(
+            "the teacher receives no gradient on these inputs: whether a student can learn cannot "
+            "be seen; give inputs of yours (--inputs)"
+        )
+
+
 def _attainable(
     student: Side, task: Task, groups: tuple[Grown, ...], seed: int
 ) -> list[int | None]:
     """The ranks of the groups in a student with noise on all its weights."""
-    wider = [each.units if each.before else None for each in groups]
-    if not any(wider):
+    if not any(each.before for each in groups):
         return [None] * len(groups)
     network = Trainee(student, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -114,4 +129,4 @@ def _attainable(
             noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
             weight += DISTURBED * (size or 1.0) * noise
     gradients = network.gradients(task.loss(network(task.inputs)))
-    return ranks(wider, gradients)
+    return ranks(groups, gradients)

@@ -10,7 +10,6 @@ import torch
 from ckgrow.coupling import couple
 from ckgrow.groups import Group, Grouping, group_channels
 from ckgrow.learning.ancestry import Ancestry, new_entries
-from ckgrow.learning.course import STEPS
 from ckgrow.learning.network import Tensors, Trainee
 from ckgrow.learning.report import GroupLearning, TensorLearning
 from ckgrow.learning.units import Units, units_of
@@ -24,7 +23,6 @@ class Grown:
     group: Group
     units: Units
     before: Group | None
-    units_before: Units | None
 
 
 def grown_groups(teacher: Side, student: Side, ancestry: Ancestry | None) -> tuple[Grown, ...]:
@@ -35,27 +33,13 @@ def grown_groups(teacher: Side, student: Side, ancestry: Ancestry | None) -> tup
     for group in grouping.groups.values():
         before = _model(group, old, grouping, layers)
         if before is None or group.width > before.width:
-            was = units_of(teacher.graph, old, before) if before else None
-            found.append(Grown(group, units_of(student.graph, grouping, group), before, was))
+            found.append(Grown(group, units_of(student.graph, grouping, group), before))
     return tuple(found)
 
 
-def ranks(units: Sequence[Units | None], gradients: Tensors) -> list[int | None]:
-    """How many units of each group move independently."""
-    return [each.rank(gradients) if each else None for each in units]
-
-
-class Ranks:
-    """Called with the gradients of every step; remembers the ranks of the last one."""
-
-    def __init__(self, units: Sequence[Units | None]) -> None:
-        self._units = units
-        self.last: list[int | None] = [None] * len(units)
-
-    def __call__(self, step: int, gradients: Tensors) -> None:
-        """Sees one step before it is made."""
-        if step == STEPS - 1:
-            self.last = ranks(self._units, gradients)
+def ranks(groups: Sequence[Grown], gradients: Tensors) -> list[int | None]:
+    """How many channels of each wider group move independently."""
+    return [each.units.rank(gradients) if each.before else None for each in groups]
 
 
 class Observer:
@@ -69,23 +53,20 @@ class Observer:
     ) -> None:
         self._network = network
         self._groups = groups
-        self._wider = [each.units if each.before else None for each in groups]
         self._new = {
             name: torch.from_numpy(new_entries(ancestry, name, tuple(each.shape)))
             for name, each in network.weights.items()
         }
         self._moved = {name: torch.zeros_like(each) for name, each in self._new.items()}
-        self._first: list[int | None] = [None] * len(groups)
-        self._last = Ranks(self._wider)
+        self._ranks: list[int | None] = [None] * len(groups)
         self.slopes: dict[str, float] = {}
 
     def __call__(self, step: int, gradients: Tensors) -> None:
         """Sees one step before it is made."""
         for name, gradient in gradients.items():
             self._moved[name] |= gradient != 0
-        self._last(step, gradients)
         if step == 0:
-            self._first = ranks(self._wider, gradients)
+            self._ranks = ranks(self._groups, gradients)
             for name, weight in self._network.weights.items():
                 length, size = float(gradients[name].norm()), float(weight.detach().norm())
                 self.slopes[name] = length / size if size else 0.0
@@ -98,13 +79,13 @@ class Observer:
         )
         return tuple(row for row in rows if row.new)
 
-    def groups(
-        self, teacher: Sequence[int | None], attainable: Sequence[int | None]
-    ) -> tuple[GroupLearning, ...]:
-        """What became of the units; ``teacher`` and ``attainable`` are ranks to compare with."""
+    def groups(self, attainable: Sequence[int | None]) -> tuple[GroupLearning, ...]:
+        """What became of the units; ``attainable`` are ranks to compare with."""
         old = {name: ~each for name, each in self._new.items()}
         rows = []
         for index, grown in enumerate(self._groups):
+            if grown.units.tensors.isdisjoint(self._network.weights):
+                continue  # channels that nothing trainable makes or reads, as of a fixed shortcut
             new = ~grown.units.any(old)
             moved = grown.units.any(self._moved)
             twins = grown.units.twins(self._network.weights)
@@ -113,9 +94,7 @@ class Observer:
                     name=grown.group.name,
                     width=grown.group.width,
                     teacher_width=grown.before.width if grown.before else None,
-                    rank=self._first[index],
-                    rank_after=self._last.last[index],
-                    teacher_rank=teacher[index],
+                    rank=self._ranks[index],
                     attainable=attainable[index],
                     new=_count(new),
                     still=_count(new & ~moved),

@@ -24,10 +24,9 @@ class GroupLearning:
     """The units of a group that grew, ``width`` of them where the teacher had ``teacher_width``.
 
     ``teacher_width`` is None for groups of new layers. A unit's gradients [dW_in | db | dW_out]
-    are a row of a matrix: ``rank`` is its rank in the first step, ``rank_after`` in the last, where
-    the teacher's is ``teacher_rank``, and ``attainable`` that of the same student with noise on all
-    weights, which is what the batch and the sizes allow; they are None where the teacher has no
-    such group, or it is too large. Of the
+    are a row of a matrix: ``rank`` is its rank in the first step, and ``attainable`` that of the
+    same student with noise on all weights, which is what the batch and the sizes allow; they are
+    None where the teacher has no such group, or it is too large. Of the
     ``new`` units ``still`` received no gradient at all, and ``identical`` equal another unit
     after the steps. ``still_before`` counts the other units that received none.
     """
@@ -36,8 +35,6 @@ class GroupLearning:
     width: int
     teacher_width: int | None
     rank: int | None
-    rank_after: int | None
-    teacher_rank: int | None
     attainable: int | None
     new: int
     still: int

@@ -52,16 +52,16 @@ def random_tasks(
     scales: dict[str, float] = {}
     for name, made in after.items():
         noise = torch.randn(made.shape, generator=generator, dtype=torch.float64)
-        deviation = float((before[name] if name in before else made).std())
+        deviation = float(before.get(name, made).std())
         scales[name] = NOISE * deviation if deviation > 0 else 1.0
         targets[1][name] = made + scales[name] * noise
         if name in before:
             old = interface.old(name, noise.numpy(), tuple(before[name].shape))
             targets[0][name] = before[name] + scales[name] * torch.from_numpy(old)
-    first, second = (
-        Task(each, _squares(t, scales)) for each, t in zip(inputs, targets, strict=True)
+    return (
+        Task(inputs[0], _squares(targets[0], scales)),
+        Task(inputs[1], _squares(targets[1], scales)),
     )
-    return first, second
 
 
 def labelled_tasks(
@@ -69,8 +69,7 @@ def labelled_tasks(
 ) -> tuple[Task, Task]:
     """Cross-entropy for class indices, mean square for arrays of the outputs' shapes."""
     kept = {name: torch.from_numpy(array) for name, array in labels.items()}
-    task = Task(inputs[0], _of_labels(kept)), Task(inputs[1], _of_labels(kept))
-    return task
+    return Task(inputs[0], _of_labels(kept)), Task(inputs[1], _of_labels(kept))
 
 
 def _squares(targets: Tensors, scales: Mapping[str, float]) -> Loss:
@@ -93,8 +92,8 @@ def _of_labels(labels: Tensors) -> Loss:
 
 def _term(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     functional = torch.nn.functional
-    if label.is_floating_point():  # as many channels as the network has
-        cut = tuple(slice(0, size) for size in output.shape)
-        return functional.mse_loss(output, label.double()[cut])
+    if label.is_floating_point():  # on the channels that both have
+        shared = tuple(slice(min(sizes)) for sizes in zip(output.shape, label.shape, strict=True))
+        return functional.mse_loss(output[shared], label[shared])
     known = torch.where(label < output.shape[1], label.long(), IGNORED)
     return functional.cross_entropy(output, known, ignore_index=IGNORED)

@@ -32,7 +32,7 @@ LARGEST = 2048
 
 @dataclass(frozen=True)
 class Part:
-    """Where ``count`` units stand in a tensor: ``inner`` entries each, from ``start`` along ``dim``.
+    """Where units stand in a tensor: ``inner`` entries each, along ``dim`` from ``start`` on.
 
     ``rows`` cuts another dimension (dim, start, length): the rows of one convolution group.
     """

@@ -21,11 +21,12 @@ ROUNDING = 2.0**-50
 class Channels:
     """The labels behind the node; ``wrong`` has by parameter the channels that are not as claimed.
 
-    And what each should be, in words.
+    And what each should be, in words. ``defect`` is how far one that undoes itself is off.
     """
 
     labels: np.ndarray
     equation: str
+    defect: float = 0.0
     wrong: dict[int, dict[int, str]] = field(default_factory=dict)
 
     def fail(self, parameter: int, channel: int, source: str) -> None:
@@ -66,7 +67,9 @@ class ChannelCheck:
                 made = self.table.times(factor, int(self.model.behind[at]))
             elif self.undoing:
                 made = label
-                if not self._undoes(channel):
+                if self._undoes(channel):
+                    found.defect = max(found.defect, abs(float(self.affine[0][channel]) - 1.0))
+                else:
                     found.fail(0, channel, "the identity")
             else:
                 made = self._own(found, channel, label, first_of.setdefault(label, channel))

@@ -130,6 +130,8 @@ class RowCheck:
             wrong = beyond(self.student, off, tile, group, classes, found.extent)
             bias_off = self.student.bias(tile) - self.teacher.bias(origins)
             bias_wrong = biases_beyond(self.student, bias_off, tile, found.extent)
+            if not isinstance(self.student, Plain):  # a wrong row of M makes M b' wrong as well
+                bias_wrong &= ~wrong
             if self.rescaled and (wrong | bias_wrong).any():
                 for index in np.flatnonzero(wrong | bias_wrong):
                     factor = _power_of_two(ours[index], theirs[index])
@@ -153,10 +155,9 @@ class RowCheck:
         """Rows that are no copies: zero, one channel passed on, or a new unit."""
         classes = self.student.classes(group)
         sums, bias = self.student.sums(tile, group, classes), self.student.bias(tile)
-        nothing = ~beyond(self.student, sums, tile, group, classes)
-        zero = nothing & ~biases_beyond(self.student, bias, tile)
-        passed, units = self._passed(tile, sums, bias, group, classes)
-        nothing |= units
+        zero = ~beyond(self.student, sums, tile, group, classes)
+        zero &= ~biases_beyond(self.student, bias, tile)
+        passed = self._passed(tile, sums, bias, group, classes)
         sources = None if self.sources is None else self.sources[tile]
         linear = self.student.weights.linear
         for index, row in enumerate(tile.tolist()):
@@ -166,10 +167,10 @@ class RowCheck:
             elif passed[index] != UNKNOWN and (self.passing or source is None):
                 label = int(passed[index])
             elif self.passing and (source is None or source >= ZERO_SOURCE):
-                self._fail(found, IDENTITY, row, nothing[index])
-                label = self._nearest(sums[index], classes)
+                label, off = self._nearest(sums[index], classes)
+                self._fail(found, IDENTITY, row, off, bias[index], classes)
             elif source == ZERO_SOURCE:
-                self._fail(found, NOTHING, row, nothing[index])
+                self._fail(found, NOTHING, row, sums[index], bias[index], classes)
                 label = ZERO
             elif source is None or source >= 0:
                 label = self.table.of("row", linear.node.name, _digest(sums[index], bias[index]))
@@ -182,10 +183,22 @@ class RowCheck:
                 if known != digest:
                     self._same_unit(found, row, first, classes)
 
-    def _fail(self, found: Rows, equation: str, row: int, by_bias: bool) -> None:
-        """Notes a row that is wrong, by its bias alone or by its weights."""
-        linear = self.student.weights.linear
-        found.fail((by_bias and linear.bias) or linear.weight, equation, np.array([row]))
+    def _fail(
+        self,
+        found: Rows,
+        equation: str,
+        row: int,
+        off: np.ndarray,
+        bias_off: float,
+        classes: np.ndarray,
+    ) -> None:
+        """Notes a row that is wrong if it is off by so much: in its weights, or in its bias."""
+        linear, rows = self.student.weights.linear, np.array([row])
+        group = row // self.student.weights.rows_per_group
+        if beyond(self.student, off[None], rows, group, classes, found.extent).any():
+            found.fail(linear.weight, equation, rows)
+        elif biases_beyond(self.student, np.array([bias_off]), rows, found.extent).any():
+            found.fail(linear.bias or linear.weight, equation, rows)
 
     def _same_unit(self, found: Rows, row: int, other: int, classes: np.ndarray) -> None:
         """Two rows of one new unit may differ by no more than adding them up may."""
@@ -193,12 +206,8 @@ class RowCheck:
         pair = [np.array([each]) for each in (row, other)]
         both = np.union1d(classes, self.student.classes(other // per_group))
         sums = [self.student.sums(each, int(each[0]) // per_group, both) for each in pair]
-        off = sums[0] - sums[1]
-        biases = [self.student.bias(each) for each in pair]
-        if beyond(self.student, off, pair[0], row // per_group, both, found.extent).any():
-            self._fail(found, FRESH, row, by_bias=False)
-        elif (biases[0] != biases[1]).any():
-            self._fail(found, FRESH, row, by_bias=True)
+        biases = [float(self.student.bias(each)[0]) for each in pair]
+        self._fail(found, FRESH, row, sums[0][0] - sums[1][0], biases[0] - biases[1], both)
 
     def _passed(
         self,
@@ -207,27 +216,29 @@ class RowCheck:
         bias: np.ndarray,
         group: int,
         classes: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The label that each row passes on as it is, UNKNOWN where it does something else.
-
-        And the rows whose weights would do so, whatever their bias is.
-        """
+    ) -> np.ndarray:
+        """The label that each row passes on as it is, UNKNOWN where it does something else."""
         made = np.full(len(tile), UNKNOWN, dtype=np.int64)
         middle = centre(self.student.taps)
         if middle is None or not keeps_size(self.student.geometry) or not len(classes):
-            return made, np.zeros(len(tile), dtype=bool)
+            return made
         best = sums[:, :, middle].argmax(axis=1)
         off = sums.copy()
         off[np.arange(len(tile)), best, middle] -= 1.0
-        units = ~beyond(self.student, off, tile, group, classes)
-        passed = units & ~biases_beyond(self.student, bias, tile)
+        passed = ~beyond(self.student, off, tile, group, classes)
+        passed &= ~biases_beyond(self.student, bias, tile)
         made[passed] = classes[best[passed]]
-        return made, units
+        return made
 
-    def _nearest(self, sums: np.ndarray, classes: np.ndarray) -> int:
-        if not len(classes):
-            return ZERO
-        return int(classes[int(np.abs(sums).max(axis=1).argmax())])
+    def _nearest(self, sums: np.ndarray, classes: np.ndarray) -> tuple[int, np.ndarray]:
+        """The channel that a row was most likely to pass on, and how far it is from doing so."""
+        middle = centre(self.student.taps)
+        if not len(classes) or middle is None:
+            return ZERO, sums
+        best = int(np.abs(sums).max(axis=1).argmax())
+        off = sums.copy()
+        off[best, middle] -= 1.0
+        return int(classes[best]), off
 
     def _stored_alike(self, group: int, other: int) -> bool:
         """Whether copies are to be the teacher's rows bit for bit."""

@@ -14,7 +14,7 @@ from ckgrow.proof.certificate import Finding
 from ckgrow.proof.channels import ChannelCheck
 from ckgrow.proof.claims import Claims
 from ckgrow.proof.describing import described
-from ckgrow.proof.effective import Effective, Plain, Product
+from ckgrow.proof.effective import Effective, Plain, Product, unit
 from ckgrow.proof.matching import Matching
 from ckgrow.proof.reading import LayerWeights
 from ckgrow.proof.rows import IDENTITY, RowCheck, Rows
@@ -129,7 +129,8 @@ class StudentWalk(Walk):
             self._fail(names[index], node.name, found.equation, tuple(wrong), said)
         sources = np.array([self._source(label) for label in before.tolist()])
         for name in names:
-            self.seen.append(Seen(name, node.name, sources, found.equation, 0.0))
+            defect = found.defect / unit(self.network.header[name].dtype)
+            self.seen.append(Seen(name, node.name, sources, found.equation, defect))
         return found.labels
 
     def added(self, site: Site, first: np.ndarray, second: np.ndarray) -> np.ndarray:
