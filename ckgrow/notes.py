@@ -46,8 +46,8 @@ def _records(teacher: Loaded, student: Loaded, hashes: Mapping[str, str]) -> lis
     if known is None:
         return [
             "the student's file has no record of its growth (the entry 'ckgrow' in its metadata): "
-            "it was matched with its teacher by names and shapes, and no rounding that a record may "
-            "tell of is allowed for"
+            "it was matched with its teacher by names and shapes, and no rounding is allowed for "
+            "that a record may tell of"
         ]
     said = []
     if student.lender:

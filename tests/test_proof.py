@@ -91,7 +91,7 @@ FAULTS = [
     ("its bias", {**WIDER, **SILENT}, "0.bias", 4),
     ("an identity", {"deepen": "0", "method": "net2deeper"}, "2.weight", (2, 1)),
     ("a bias of one", {"deepen": "0", "method": "net2deeper"}, "2.bias", 2),
-    ("a branch of zero", {"deepen": "0", "method": "zero-init"}, "2.branch.2.weight", (2, 1)),
+    ("a branch of zero", {"deepen": "0", "method": "zero-init"}, "2.branch.2.weight", (2, 2)),
     ("a dense factor", {"deepen": "0", "method": "netmorph"}, "0.weight", (2, 1)),
     ("what multiplies it", {"deepen": "0", "method": "netmorph"}, "1.weight", (2, 1)),
 ]

@@ -53,6 +53,11 @@ def learn(
     ``seed``. ``labels`` is a file of class indices or of outputs that belong to ``inputs``; without
     it targets are random. Raises CheckpointError for inputs or labels that do not fit.
     """
+    if not interface.joins(teacher.graph, student.graph):
+        raise CheckpointError(
+            "whether the student can learn is seen beside its teacher, and their inputs differ: "
+            "they cannot be trained on the same samples"
+        )
     samples = (
         draw_batch(teacher, student, interface, seed)
         if inputs is None

@@ -140,12 +140,12 @@ class Lifting:
         if len(parts) != len(channels):
             return None
         wanted: list[torch.Tensor | None] = []
-        first: dict[int, torch.Tensor] = {}
+        first: dict[int, int] = {}
         scale = max(size, float(found.abs().max()) if found.numel() else 0.0)
-        for label, part in zip(channels.tolist(), parts, strict=True):
-            expected = self._expected(label, part, before)
+        for index, label in enumerate(channels.tolist()):
+            expected = self._expected(label, parts[index], before)
             if expected is None and label != UNKNOWN:
-                expected = first.setdefault(label, part)
+                expected = parts[first.setdefault(label, index)]
             wanted.append(expected)
         for each in wanted:
             if each is not None and each.numel():
@@ -153,7 +153,9 @@ class Lifting:
         deviation = np.zeros(len(parts))
         for index, (part, each) in enumerate(zip(parts, wanted, strict=True)):
             if each is not None and part.numel():
-                deviation[index] = float((part - each).abs().max()) / (scale or 1.0)
+                off = float((part - each).abs().max()) / (scale or 1.0)
+                like = first.get(int(channels[index]), index)  # either of two may be the wrong one
+                deviation[[index, like]] = np.maximum(deviation[[index, like]], off)
         right = [part if each is None else each for part, each in zip(parts, wanted, strict=True)]
         after.values[value] = torch.stack(right, dim) if dim is not None else right[0]
         compared = np.array([each is not None for each in wanted])

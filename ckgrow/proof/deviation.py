@@ -63,7 +63,8 @@ def biases_beyond(
 
 def _units(layer: Effective, off: np.ndarray, size: np.ndarray) -> np.ndarray:
     last = np.maximum(size, off) * unit(layer.weights.dtype)
-    return off / np.where(last > 0, last, 1.0)
+    finite = np.isfinite(off)
+    return np.where(finite, off, np.inf) / np.where(finite & (last > 0), last, 1.0)
 
 
 def aligned(

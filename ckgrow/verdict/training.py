@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ckgrow.errors import CheckpointError
 from ckgrow.graph import Graph
 from ckgrow.names import first_few
 from ckgrow.registry import runtime
@@ -50,7 +49,7 @@ class TrainModeOutput:
 
 @dataclass(frozen=True)
 class TrainMode:
-    """How teacher and student compare in training mode.
+    """How teacher and student compare in training mode; ``outputs`` is empty where they cannot be.
 
     ``causes`` are the new BatchNorms that part them: with the others on stored statistics, each
     does so alone.
@@ -86,16 +85,13 @@ def compare_in_training(
     """Whether both compute the same on ``samples`` in training mode, all of them as one batch.
 
     ``renames`` say what the teacher's tensors are called in the student where they are called
-    otherwise; ``defect`` is what rounded steps recorded. Raises CheckpointError for fewer than two
-    samples, and for networks that cannot be fed the same ones.
+    otherwise; ``defect`` is what rounded steps recorded.
     """
     if samples.count < LEAST_SAMPLES:
-        raise CheckpointError(
-            "in training mode BatchNorm takes its statistics from the batch, and one sample has "
-            "none: give at least two"
-        )
+        why = "BatchNorm takes its statistics from the batch, and one sample has none"
+        return TrainMode(False, f"not compared: {why}; give at least two", (), (), samples.count)
     if not interface.joins(teacher.graph, student.graph):
-        raise CheckpointError("the networks' inputs differ: they cannot be fed the same samples")
+        return TrainMode(False, "not compared: the inputs differ", (), (), samples.count)
     both = _Both(teacher, student, samples, interface, defect, progress)
     outputs = both.outputs(frozenset())
     agrees = bool(outputs) and all(each.agrees for each in outputs)
