@@ -117,7 +117,8 @@ class Labels:
         for inner, outer in _blocks(before, after):
             held = array.shape[start : start + len(inner)]
             stop = start + len(inner)
-            if math.prod(held) == 1 and tuple(inner) != tuple(outer):
+            alone = start == 1 and inner[0] == 1  # the only channel, which may have copies
+            if math.prod(held) == 1 and tuple(inner) != tuple(outer) and not alone:
                 what = ("reshape", start - array.ndim, tuple(inner), tuple(outer))
                 if math.prod(size for size in inner if isinstance(size, int)) > 1:
                     array = self.applied(what, array, keeps_zero=True, homogeneous=True)

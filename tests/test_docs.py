@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from ckgrow import errors, registry, spec
+from ckgrow import errors, localisation, proof, registry, spec
 from ckgrow.architecture import Option
 from ckgrow.cli import main, shared
 from ckgrow.reports import documents
@@ -29,7 +29,7 @@ from ckgrow.reports.listing import (
     FormatRow,
     MethodRow,
 )
-from ckgrow.verdict import comparison, expectation
+from ckgrow.verdict import comparison, expectation, training
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
@@ -52,7 +52,12 @@ def clone(tmp_path):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "ckgrow" / "adapters").symlink_to("../adapters")
     (tmp_path / "tests").mkdir()
-    for name in ("pyproject.toml", "tests/conftest.py", "tests/student_oracles.py"):
+    for name in (
+        "pyproject.toml",
+        "tests/conftest.py",
+        "tests/student_oracles.py",
+        "tests/proof_oracles.py",
+    ):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -178,6 +183,14 @@ DOCUMENTS = {
     "ckgrow.adapters/1": AdaptersDocument,
     "An output": comparison.OutputVerdict,
     "An expectation": expectation.Expectation,
+    "A localisation": localisation.Localisation,
+    "A source of failure": localisation.Source,
+    "A certificate": proof.Proof,
+    "A finding": proof.Finding,
+    "A proven group": proof.GroupCheck,
+    "A proven tensor": proof.Check,
+    "A comparison in training mode": training.TrainMode,
+    "An output in training mode": training.TrainModeOutput,
     "A step": documents.StepReport,
     "A tensor": documents.TensorRow,
     "A group": documents.GroupRow,

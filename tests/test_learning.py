@@ -86,3 +86,286 @@ def test_the_paper_table(step, rank, verdict, cure):
         assert (found.share, group.still, group.new) == (0.0, 8, 8)
     elif verdict == "locked":
         assert group.identical == 8
+
+
+@pytest.mark.parametrize("step", [{"split": "uniform"}, {"method": "r2wider"}, {"zero": "in"}])
+def test_the_rank_is_that_of_torch(step, tmp_path):
+    """Torch's own module and its own singular values, on the same labels."""
+    if "zero" in step:
+        step = {"method": "netmorph", **step}
+    student = toy(**step)
+    x, labels, inputs = labelled(tmp_path, (10,), count=64, classes=6)
+    np.save(tmp_path / "labels.npy", labels)
+    found = learned(student, STATE, inputs=inputs, labels=tmp_path / "labels.npy")
+    losses, gradients = trained(TOY, student.tensors, x, labels, found.rate)
+    assert found.groups[0].rank == unit_rank(gradients[0], "0", "2")
+    assert found.losses.student == pytest.approx(losses, rel=1e-12)
+
+
+# --- what training does ----------------------------------------------------------------------
+
+RESNET = random_state(resnet(), shrink=8)
+PIXELS = {"input": [3, 32, 32]}
+
+
+@pytest.mark.parametrize("who", ["teacher", "student"])
+def test_training_is_that_of_torch(who, tmp_path):
+    """torchvision's module in train mode, BatchNorm on batch statistics, by torch's optimizer."""
+    student = grown(RESNET, {"widen": "layer1.0.conv1", "factor": 2}, options=PIXELS)
+    x, labels, inputs = labelled(tmp_path, (3, 32, 32), count=16)
+    found = learned(student, RESNET, inputs=inputs, labels=tmp_path / "labels.npy")
+    tensors = RESNET if who == "teacher" else student.tensors
+    losses, gradients = trained(resnet().train(), tensors, x, labels, found.rate)
+    assert getattr(found.losses, who) == pytest.approx(losses, rel=1e-9)
+    norm = sum(float(each.square().sum()) for each in gradients[0].values()) ** 0.5
+    assert getattr(found.losses, f"{who}_gradient") == pytest.approx(norm, rel=1e-9)
+    assert list(found.losses.teacher) == sorted(found.losses.teacher, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "verdict"),
+    [("zero-init", "learns"), ("r2deeper", "exploding"), ("random-pad", "learns")],
+)
+def test_new_blocks(method, verdict):
+    """r2deeper's exactly-zero convolution stands before a BatchNorm, which magnifies gradients."""
+    student = grown(RESNET, {"deepen": "layer1", "blocks": 1, "method": method}, options=PIXELS)
+    found = learned(student, RESNET)
+    assert found.verdict == verdict, found.reason
+    assert found.share == 1.0
+    assert {each.name for each in found.tensors} == {
+        f"layer1.2.{name}"
+        for name in (
+            *("conv1.weight", "bn1.weight", "bn1.bias"),
+            *("conv2.weight", "bn2.weight", "bn2.bias"),
+        )
+    }
+    if verdict == "exploding":
+        assert max(found.losses.student) > 10 * found.losses.student[0]
+        assert "layer1.2.conv2" in found.findings[0].layers
+        assert found.findings[0].cure == "method: zero-init"
+
+
+def test_in_the_first_step_a_zero_block_moves_its_gamma_alone():
+    """Three steps are needed, and enough."""
+    step = {"deepen": "layer1", "blocks": 1, "method": "zero-init"}
+    student = grown(RESNET, step, options=PIXELS)
+    x, labels = images(8, 3, 32, 32).numpy(), np.arange(8) % 5
+    deeper = on_meta(lambda: torchvision.models.ResNet(BASIC, [3, 2, 2, 2], num_classes=5)).train()
+    _, gradients = trained(deeper, student.tensors, x, labels, 1e-3)
+    moved = {name for name, each in gradients[0].items() if bool((each != 0).any())}
+    new = {each.name: each for each in learned(student, RESNET).tensors}
+    assert moved & set(new) == {"layer1.2.bn2.weight", "layer1.2.bn2.bias"}
+    assert all(each.moved == each.new for each in new.values())
+
+
+BASIC = torchvision.models.resnet.BasicBlock
+
+
+def test_a_block_of_zeros_is_dead():
+    step = {"deepen": "layer1", "blocks": 1, "method": "zero-init", "fill": "zeros"}
+    found = learned(grown(RESNET, step, options=PIXELS), RESNET)
+    assert found.verdict == "dead"
+    assert "fill: match-std" in found.reason
+    assert any("layer1.2.conv1" in each.layers for each in found.findings)
+
+
+def test_dropout_tells_copies_apart():
+    """As in training; without it the same copies are locked."""
+    options = {"activation": "relu"}
+    step = {"widen": "0", "factor": 2, "split": "uniform"}
+    verdicts = {}
+    for dropout in (False, True):
+        parts = [nn.Linear(7, 6), nn.ReLU(), *([nn.Dropout()] * dropout), nn.Linear(6, 4)]
+        state = random_state(on_meta(nn.Sequential, *parts))
+        verdicts[dropout] = learned(grown(state, step, options=options), state).verdict
+    assert verdicts == {False: "locked", True: "learns"}
+
+
+def test_a_student_that_is_broken_by_hand_is_dead():
+    """Zero on both sides, whatever the record says of how it was grown."""
+    student = toy(method="r2wider")
+    student.tensors["0.weight"][8:] = 0
+    student.tensors["0.bias"][8:] = 0
+    student.tensors["2.weight"][:, 8:] = 0
+    found = learned(student, STATE)
+    assert (found.verdict, found.groups[0].still) == ("dead", 8)
+    assert found.findings[0].layers == ("0",)
+
+
+def test_several_outputs():
+    """GoogLeNet's auxiliary heads are trained with it, and need not be widened."""
+    module = on_meta(torchvision.models.googlenet, init_weights=False, num_classes=16)
+    state = random_state(module, shrink=16)
+    step = {"widen": "inception4a.branch2.0.conv", "factor": 2}
+    found = learned(grown(state, step, options={"input": [3, 64, 64]}), state)
+    assert found.verdict == "learns", found.reason
+    assert found.losses.student[0] == pytest.approx(3, rel=0.2)  # one noise for each output
+
+
+def test_new_channels_and_classes():
+    student = grown(
+        STATE, {"inputs": {"by": 2}}, {"classes": {"by": 3}}, options={"activation": "relu"}
+    )
+    found = learned(student, STATE)
+    assert (found.verdict, found.share) == ("learns", 1.0)
+    assert {each.name: each.new for each in found.tensors} == {
+        "0.weight": 2 * 8,
+        "2.weight": 3 * 8,
+        "2.bias": 3,
+    }
+
+
+def test_without_a_record_every_weight_is_new():
+    student = toy(split="uniform")
+    before, after = sides(student, STATE)
+    found = learn(before, after, None)
+    assert found.new == sum(each.numel() for each in student.tensors.values())
+    assert found.groups[0].teacher_width == 8
+    assert found.verdict == "locked"
+    assert "split: unequal (net2wider)" in found.findings[0].cure
+
+
+def test_nothing_new():
+    before, _ = sides(toy(), STATE)
+    found = learn(before, before, None)
+    assert (found.verdict, found.groups, found.findings) == ("learns", (), ())
+
+
+def test_neither_side_is_changed():
+    student = toy(method="r2wider")
+    kept = [
+        {name: each.clone() for name, each in each.items()} for each in (STATE, student.tensors)
+    ]
+    learned(student, STATE)
+    for now, before in zip((STATE, student.tensors), kept, strict=True):
+        assert all(torch.equal(now[name], each) for name, each in before.items())
+
+
+def test_the_same_seed_says_the_same():
+    student = toy(method="r2wider")
+    assert learned(student, STATE, seed=3) == learned(student, STATE, seed=3)
+    assert learned(student, STATE, seed=3).losses != learned(student, STATE, seed=4).losses
+
+
+def test_it_goes_into_a_document():
+    found = learned(toy(), STATE)
+    assert json.loads(json.dumps(to_plain(found)))["verdict"] == "learns"
+    assert dataclasses.is_dataclass(found)
+
+
+# --- labels ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.arange(8) % 6, "cross-entropy against the classes in labels.npy"),
+        (np.zeros((8, 6), np.float32), "mean square error against labels.npy"),
+    ],
+)
+def test_labels(tmp_path, labels, said):
+    _, _, inputs = labelled(tmp_path, (10,), count=8)
+    np.save(tmp_path / "labels.npy", labels)
+    found = learned(toy(), STATE, inputs=inputs, labels=tmp_path / "labels.npy")
+    assert (found.targets, found.batch, found.inputs) == (said, 8, "8 of the test")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.arange(7) % 6, "7 for 8 samples"),
+        (np.full(8, 6), "there is a class 6; the student has 0 to 5"),
+        (np.full(8, -1), "there is a class -1"),
+        (np.eye(8, 6, dtype=int), "of one-hot rows take array.argmax(1)"),
+        (np.zeros((8, 5)), r"have shape \[8, 5\]; expected \[8, 6\] for 8 samples"),
+        (np.full((8, 6), np.nan), r"hold NaN or infinity \(48 of 48 values\)"),
+        (np.zeros(8, bool), "are bool; expected whole numbers"),
+        ({"other": np.zeros((8, 6)), "more": np.zeros(8)}, "the array other is no output"),
+    ],
+)
+def test_wrong_labels_are_errors(tmp_path, labels, said):
+    _, _, inputs = labelled(tmp_path, (10,), count=8)
+    path = tmp_path / "labels.npy"
+    if isinstance(labels, dict):
+        path = tmp_path / "labels.npz"
+        np.savez(path, **labels)
+    else:
+        np.save(path, labels)
+    with pytest.raises(CheckpointError, match=said):
+        learned(toy(), STATE, inputs=inputs, labels=path)
+
+
+def test_labels_of_new_classes(tmp_path):
+    """The teacher is trained on those that it has."""
+    student = grown(STATE, {"classes": {"by": 3}}, options={"activation": "relu"})
+    _, _, inputs = labelled(tmp_path, (10,), count=16)
+    np.save(tmp_path / "labels.npy", np.arange(16) % 9)
+    found = learned(student, STATE, inputs=inputs, labels=tmp_path / "labels.npy")
+    assert found.verdict == "learns"
+
+
+def test_one_sample_is_not_enough(tmp_path):
+    _, _, inputs = labelled(tmp_path, (10,), count=1)
+    with pytest.raises(CheckpointError, match="give at least two"):
+        learned(toy(), STATE, inputs=inputs)
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_a_teacher_that_cannot_learn_itself(value):
+    state = {name: torch.full_like(each, value) for name, each in STATE.items()}
+    student = grown(STATE, {"widen": "0", "to": 16}, options={"activation": "relu"})
+    before, after = sides(student, {**state, "2.bias": STATE["2.bias"]})
+    if value == 0.0:
+        state["2.bias"] = STATE["2.bias"]
+        assert learn(before, after, None).losses.teacher_gradient > 0  # its last bias learns
+        return
+    with pytest.raises(CheckpointError, match="the teacher computes NaN"):
+        learn(before, after, None)
+
+
+# --- what is shipped, and what plan says -------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", sorted(path.stem for path in SPECS.glob("*.yaml")))
+def test_every_shipped_spec_makes_a_student_that_learns(spec, tmp_path):
+    path = SPECS / f"{spec}.yaml"
+    named = re.search(r"specs/teachers/\w+\.safetensors", path.read_text())
+    teacher = TEACHERS / f"{spec.split('_')[1]}.safetensors" if named is None else named[0]
+    source = TEACHERS / str(teacher).rpartition("/")[2]
+    ckgrow.apply(source, path, tmp_path / "student.safetensors", check=False)
+    document = ckgrow.verify(source, tmp_path / "student.safetensors", quick=True, learn=True)
+    assert document.learning is not None
+    assert document.learning.verdict == "learns", document.learning.reason
+
+
+SAID = {
+    "dead": ("are dead", "cannot learn"),
+    "exploding": ("explode", "multiplies gradients"),
+    "locked": ("locked together", "stay identical"),
+}
+HEAVY = ("googlenet", "inception_v3")
+STEEPER = {"widen random-pad | convnet | all"}
+"""Baselines that change the function, and make it so steep that the teacher's rate is too large."""
+
+
+def matrix():
+    for number, cell in enumerate(cells()):
+        chosen = number % (173 if cell.network in HEAVY else 29) == 0
+        marks = () if chosen else (pytest.mark.full,)
+        yield pytest.param(cell, id=cell.name, marks=marks)
+
+
+@pytest.mark.parametrize("cell", tuple(matrix()))
+def test_plan_says_the_same_of_the_spec_alone(cell):
+    subject, state = teacher(cell.network)
+    size = {"input": list(subject.size)} if len(subject.size) > 1 else {}
+    try:
+        student = grown(state, cell.step, options={**size, **subject.options})
+    except SpecError:
+        return
+    told = " ".join(text for step in student.plan.steps for text in step.warnings)
+    warned = {kind for kind, words in SAID.items() if any(word in told for word in words)}
+    found = learned(student, state)
+    if cell.name in STEEPER:
+        warned = {"exploding"}
+    assert {each.kind for each in found.findings} == warned, found.findings

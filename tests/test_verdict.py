@@ -268,6 +268,38 @@ def test_a_factor_that_was_rounded_is_within_what_it_recorded_and_no_more(seed):
     assert not verdict(mlp(weights), factors(off, 1), defects={"f0": 2**-24}).preserved
 
 
+def test_a_common_gain_of_many_channels_does_not_average_out():
+    width = 8192
+    made = {
+        "in.weight": np.ones((width, 3), np.float32),
+        "bn.weight": np.ones(width, np.float32),
+        "bn.bias": np.zeros(width, np.float32),
+        "bn.running_mean": np.zeros(width, np.float32),
+        "bn.running_var": np.ones(width, np.float32),
+        "out.weight": np.full((1, width), 1 / width, np.float32),
+    }
+    builder = Builder(header_of(made), {"x": (BATCH, 3)})
+    value = builder.batch_norm("bn", builder.linear("in", "x"), epsilon=0.0)
+    teacher = side(builder.graph(builder.linear("out", value, output="y")), made)
+    student = {**made, "bn.weight": made["bn.weight"] * np.float32(1 - 2**-12)}
+    found = verdict(teacher, side(teacher.graph, student), defects={"bn": 2**-12})
+    assert found.preserved, found.reason
+
+
+def test_a_factor_that_takes_out_what_all_inputs_have_in_common():
+    """What was rounded is the layer before the factor, and it reads more than it lets through."""
+    weights = mlp_weights(0)
+    rows = weights["0.weight"]
+    weights["0.weight"] = rows - rows.mean(axis=1, keepdims=True)
+    weights["0.bias"] *= np.float32(0)
+    noise = seeded_samples(mlp(weights).graph, 16, 0).arrays["x"]
+    samples = Samples("far from zero", {"x": noise + np.float32(1000)})
+    student = factors(factored(weights, 1, 0), 1)
+    found = verdict(mlp(weights), student, samples=samples, defects={"f0": 2**-24})
+    assert found.preserved, found.reason
+    assert not verdict(mlp(weights), student, samples=samples, defects={"f0": 2**-30}).preserved
+
+
 def test_disturbances_do_not_cancel_in_networks_of_single_channels():
     """Where two signs may cancel, several draws are made."""
     ones = {f"{n}.weight": np.ones((1, 1), np.float32) for n in range(9)}
@@ -621,7 +653,6 @@ import numpy as np
 from ckgrow.building import Builder
 from ckgrow.header import Header, TensorSpec
 from ckgrow.verdict.judgement import judge
-from ckgrow.verdict.reordering import reordered
 from ckgrow.verdict.running import Side
 from ckgrow.verdict.samples import seeded_samples
 header = Header({"w.weight": TensorSpec("float32", (3, 4))})

@@ -6,6 +6,7 @@ that spans the channels follows them; anything of size 1 is broadcast and leaves
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from ckgrow.axes import Axis, Dim
 from ckgrow.graph import Constant, Node, Shape
-from ckgrow.labels import ZERO
+from ckgrow.labels import ZERO, Labels
 from ckgrow.ops.rule import Coupling, Entry, Rule, Site
 
 if TYPE_CHECKING:
@@ -96,9 +97,7 @@ class Arithmetic(Rule):
         owned = [index for index in (0, 1) if tracing.is_parameter(index)]
         if owned:
             return self._with_parameter(site, tracing, owned)
-        rank = len(self.shapes(site)[0])
-        arrays = [tracing.labels(index) for index in (0, 1)]
-        first, second = (a.reshape((1,) * (rank - a.ndim) + a.shape) for a in arrays)
+        first, second = self._aligned(site, tracing)
         if self.op == "Add":
             return (tracing.added(site, first, second),)
         table = tracing.table
@@ -114,11 +113,38 @@ class Arithmetic(Rule):
 
         return (table.combined(combine, first, second),)
 
+    def _aligned(self, site: Site, tracing: Tracing) -> list[np.ndarray]:
+        """Labels of both operands: where one is looked into, so is the other, unless it is spread.
+
+        A constant is looked into only there: the rest of it is one label.
+        """
+        rank = len(self.shapes(site)[0])
+        sizes = [_padded(site.shape(index), rank) for index in (0, 1)]
+        arrays = [tracing.labels(index) for index in (0, 1)]
+        arrays = [each.reshape((1,) * (rank - each.ndim) + each.shape) for each in arrays]
+        for index in (0, 1):
+            other, constant = 1 - index, site.constants[index]
+            if constant is not None and site.constants[other] is None:
+                whole = constant.array().reshape(sizes[index])
+                inside = [
+                    dim
+                    for dim in range(rank)
+                    if arrays[other].shape[dim] == 1 != sizes[other][dim]
+                ]
+                arrays[index] = _labelled(tracing.table, whole, inside)
+        for index in (0, 1):
+            for dim, size in enumerate(sizes[index]):
+                if arrays[1 - index].shape[dim] > 1 and isinstance(size, int):
+                    arrays[index] = tracing.table.at(arrays[index], dim, size)
+        return arrays
+
     def _with_parameter(
         self, site: Site, tracing: Tracing, owned: list[int]
     ) -> tuple[np.ndarray, ...]:
         """A value and a parameter with an entry, or entries, per channel."""
         value = 1 - owned[0]
+        if value == 1 and self.op in ("Sub", "Div"):
+            return tracing.opaque(site)
         shape, sizes = site.shape(value), site.sizes(owned[0], 0)
         spans = [dim - len(sizes) for dim, size in enumerate(sizes) if size > 1]
         if len(owned) == 2 or len(sizes) > len(shape) or len(spans) > 1:
@@ -131,9 +157,13 @@ class Arithmetic(Rule):
     ) -> tuple[np.ndarray, np.ndarray] | None:
         (entries,) = tensors
         ones, zeros = np.ones_like(entries), np.zeros_like(entries)
-        return (
-            (ones, entries) if self.op == "Add" else (entries, zeros) if self.op == "Mul" else None
-        )
+        with np.errstate(all="ignore"):  # entries from a file may be anything
+            return {
+                "Add": (ones, entries),
+                "Sub": (ones, -entries),
+                "Mul": (entries, zeros),
+                "Div": (1.0 / entries, zeros),
+            }[self.op]
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         """x y = 0, and x + y = 0 where y is zero too: as another term of the same channels is,
@@ -159,6 +189,21 @@ class Arithmetic(Rule):
 
 def _padded(shape: Shape, rank: int) -> Shape:
     return (*(1,) * (rank - len(shape)), *shape)
+
+
+def _labelled(table: Labels, whole: np.ndarray, inside: Sequence[int]) -> np.ndarray:
+    """Labels of a constant; what it has along the dimensions ``inside`` has one together."""
+    outside = [dim for dim in range(whole.ndim) if dim not in inside]
+    spans = tuple((dim - whole.ndim, whole.shape[dim]) for dim in inside)
+    parts = whole.transpose(*outside, *inside).reshape(-1, math.prod(size for _, size in spans))
+    made = [
+        table.of("constant", part.item())
+        if part.size == 1
+        else table.of("constants", spans, tuple(part.tolist()))
+        for part in parts
+    ]
+    shape = [1 if dim in inside else size for dim, size in enumerate(whole.shape)]
+    return np.array(made, dtype=np.int64).reshape(shape)
 
 
 RULES = (

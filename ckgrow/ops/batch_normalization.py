@@ -51,6 +51,8 @@ class BatchNormalization(Rule):
     def affine(
         self, node: Node, tensors: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray] | None:
+        if node.get("training_mode", 0):
+            return None
         gamma, beta, mean, var = tensors
         with np.errstate(all="ignore"):  # statistics from a file may be anything
             scale = gamma / np.sqrt(var + node.get("epsilon", EPSILON))

@@ -79,7 +79,8 @@ class Conv(Rule):
     def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
         node, x = site.node, tracing.labels(0)
         spatial = len(site.shape()) - 2
-        if not tracing.is_parameter(1) or x.size != x.shape[1]:
+        known = all(tracing.is_parameter(index) for index in (1, 2) if node.input(index))
+        if not known or x.size != x.shape[1]:
             return tracing.opaque(site)
         width, _, *kernel = site.sizes(1, 0)
         steps, dilations, before, _ = window(node, spatial)

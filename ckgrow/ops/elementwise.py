@@ -51,7 +51,8 @@ class Elementwise(Rule):
         coupling.set(site.node.output, coupling.axes(site.node.inputs[0]))
 
     def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
-        if any(map(tracing.is_parameter, range(1, len(site.node.inputs)))):
+        bounds = zip(site.node.inputs[1:], site.constants[1:], strict=True)
+        if any(name and constant is None for name, constant in bounds):
             return tracing.opaque(site)
         made = tracing.table.applied(
             signature(site),

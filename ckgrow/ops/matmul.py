@@ -62,7 +62,8 @@ class Gemm(Rule):
 
     def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
         node, x = site.node, tracing.labels(0)
-        if not tracing.is_parameter(1) or x.shape[0] != 1:
+        known = all(tracing.is_parameter(index) for index in (1, 2) if node.input(index))
+        if not known or x.shape[0] != 1:
             return tracing.opaque(site)
         rows = self.rows(node)
         width = site.channels(1, rows)
@@ -128,6 +129,8 @@ class MatMul(Rule):
         node = site.node
         for index, summed in ((1, -1), (0, -2)):
             if site.constants[index] is not None:
+                if math.prod(site.sizes(index, 0)[:-2]) > 1:  # a matrix for every channel
+                    return tracing.opaque(site)
                 dim = len(site.shape(1 - index)) + summed
                 return inside_channels(
                     site, tracing, (dim,), value=1 - index, homogeneous=True, keeps_zero=True

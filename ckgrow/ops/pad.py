@@ -62,10 +62,13 @@ class Pad(Layout):
 
     def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
         labels = tracing.labels(0)
+        if site.node.input(2) and site.constants[2] is None:
+            return tracing.opaque(site)
         zeros = self.keeps_zero(site.node, site.by_name)
         filling = site.constants[2].values if site.node.input(2) and site.constants[2] else (0.0,)
         for dim, (before, after) in self._pads(site).items():
-            if labels.shape[dim] == 1:  # so every channel by itself
+            alone = dim == 1 and site.shape()[dim] == 1  # the only channel, which may have copies
+            if labels.shape[dim] == 1 and not alone:  # so every channel by itself
                 what = ("Pad", dim - labels.ndim, before, after, filling)
                 labels = tracing.table.applied(what, labels, keeps_zero=zeros, homogeneous=zeros)
             elif min(before, after) < 0 or not zeros:

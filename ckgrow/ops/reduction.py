@@ -63,24 +63,27 @@ class Reduction(Rule):
 
     def trace(self, site: Site, tracing: Tracing) -> tuple[np.ndarray, ...]:
         dims, labels, table = self._dims(site), tracing.labels(0), tracing.table
+        what = (self.op, site.node.get("keepdims", 1))  # what is left counts its dimensions anew
         for dim in dims:
             if labels.shape[dim] > 1:  # of channels: the same ones in any order
                 parts = np.split(labels, labels.shape[dim], axis=dim)
-                labels = table.combined(lambda *each: self._of_channels(tracing, each), *parts)
+                labels = table.combined(lambda *each: self._of_channels(what, tracing, each), *parts)
             elif site.shape()[dim] != 1:
                 labels = table.applied(
-                    (self.op, dim - labels.ndim), labels, keeps_zero=True, homogeneous=True
+                    (*what, dim - labels.ndim), labels, keeps_zero=True, homogeneous=True
                 )
         if not site.node.get("keepdims", 1):
             labels = labels.squeeze(dims)
         return (labels,)
 
-    def _of_channels(self, tracing: Tracing, labels: tuple[int, ...]) -> int:
+    def _of_channels(
+        self, what: tuple[str, int], tracing: Tracing, labels: tuple[int, ...]
+    ) -> int:
         """The maximum of equal ones is one of them, the mean of equal ones as well."""
         if len(set(labels)) == 1:
             return labels[0]
         members = sorted(set(labels) if self.op == "ReduceMax" else labels)
-        return tracing.table.of((self.op, "of channels"), *members)
+        return tracing.table.of((*what, "of channels"), *members)
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True

@@ -89,11 +89,14 @@ def inside_channels(
     homogeneous: bool,
     keeps_zero: bool,
 ) -> tuple[np.ndarray, ...]:
-    """Labels behind a function of one input that works along ``dims``, and on others alike."""
+    """Labels behind a function of one input that works along ``dims``, and on others alike.
+
+    It is another function of a value of another rank: attributes count dimensions from the front.
+    """
     labels = tracing.labels(value)
     if any(labels.shape[dim] != 1 for dim in dims):
         return tracing.opaque(site)
     made = tracing.table.applied(
-        signature(site), labels, homogeneous=homogeneous, keeps_zero=keeps_zero
+        (signature(site), labels.ndim), labels, homogeneous=homogeneous, keeps_zero=keeps_zero
     )
     return (made,)

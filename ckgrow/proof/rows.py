@@ -159,7 +159,7 @@ class RowCheck:
         zero &= ~biases_beyond(self.student, bias, tile)
         passed = self._passed(tile, sums, bias, group, classes)
         sources = None if self.sources is None else self.sources[tile]
-        linear = self.student.weights.linear
+        linear, read = self.student.weights.linear, blake3(classes.tobytes()).digest()
         for index, row in enumerate(tile.tolist()):
             source = None if sources is None else int(sources[index])
             if zero[index]:
@@ -173,12 +173,12 @@ class RowCheck:
                 self._fail(found, NOTHING, row, sums[index], bias[index], classes)
                 label = ZERO
             elif source is None or source >= 0:
-                label = self.table.of("row", linear.node.name, _digest(sums[index], bias[index]))
+                label = self.table.of("row", linear.node.name, _digest(sums[index], bias[index], read))
             else:
                 label = self.table.of("row", linear.node.name, source)
             found.labels[row] = label
             if source is not None and source < ZERO_SOURCE:
-                digest = _digest(sums[index], bias[index])
+                digest = _digest(sums[index], bias[index], read)
                 first, known = first_of.setdefault(source, (row, digest))
                 if known != digest:
                     self._same_unit(found, row, first, classes)
@@ -268,5 +268,6 @@ def _power_of_two(ours: np.ndarray, theirs: np.ndarray) -> float:
     return factor if factor > 0 and np.frexp(factor)[0] == 0.5 else 0.0
 
 
-def _digest(sums: np.ndarray, bias: float) -> bytes:
-    return blake3((sums + 0.0).tobytes() + np.float64(bias + 0.0).tobytes()).digest()
+def _digest(sums: np.ndarray, bias: float, read: bytes) -> bytes:
+    """Of a row: the same only for the same sums of what is ``read``."""
+    return blake3(read + (sums + 0.0).tobytes() + np.float64(bias + 0.0).tobytes()).digest()

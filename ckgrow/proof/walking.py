@@ -120,10 +120,13 @@ class Walk(Tracing):
         )
 
     def affine(self, node: Node, entries: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """(scale, shift) of every channel; NaN where the op is no such function."""
+        """(scale, shift) of every channel; the scale is NaN where the op is no such function.
+
+        The shift is NaN where there is nothing to compute with.
+        """
         found = rule(node.op).affine(node, entries)
         if found is None:
-            return np.full(len(entries[0]), np.nan), np.full(len(entries[0]), np.nan)
+            return np.full(len(entries[0]), np.nan), np.zeros(len(entries[0]))
         return found
 
     def passed(self, node: Node) -> None:

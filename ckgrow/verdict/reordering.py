@@ -1,8 +1,8 @@
-"""The same network with every sum taken in reverse order: what float32 rounding looks like.
+"""The same network with every sum taken in reverse order: what rounding looks like.
 
-Where no float64 runtime is at hand, the difference between a network and its reordered self, both
-in float32, measures rounding: the functions are equal, only the order of the additions differs,
-and that is also what growing changes (a duplicated channel splits one product into two).
+The difference between a network and its reordered self, both in one precision, measures rounding:
+the functions are equal, only the order of the additions differs, and that is also what growing
+changes (a duplicated channel splits one product into two).
 
 A linear layer y = W x becomes R (R W R') (R' x) with reversals R and R'. Reversing rows and columns
 alike keeps the groups of a grouped convolution together.
