@@ -127,9 +127,7 @@ class Arithmetic(Rule):
             if constant is not None and site.constants[other] is None:
                 whole = constant.array().reshape(sizes[index])
                 inside = [
-                    dim
-                    for dim in range(rank)
-                    if arrays[other].shape[dim] == 1 != sizes[other][dim]
+                    dim for dim in range(rank) if arrays[other].shape[dim] == 1 != sizes[other][dim]
                 ]
                 arrays[index] = _labelled(tracing.table, whole, inside)
         for index in (0, 1):

@@ -67,7 +67,9 @@ class Reduction(Rule):
         for dim in dims:
             if labels.shape[dim] > 1:  # of channels: the same ones in any order
                 parts = np.split(labels, labels.shape[dim], axis=dim)
-                labels = table.combined(lambda *each: self._of_channels(what, tracing, each), *parts)
+                labels = table.combined(
+                    lambda *each: self._of_channels(what, tracing, each), *parts
+                )
             elif site.shape()[dim] != 1:
                 labels = table.applied(
                     (*what, dim - labels.ndim), labels, keeps_zero=True, homogeneous=True
@@ -76,9 +78,7 @@ class Reduction(Rule):
             labels = labels.squeeze(dims)
         return (labels,)
 
-    def _of_channels(
-        self, what: tuple[str, int], tracing: Tracing, labels: tuple[int, ...]
-    ) -> int:
+    def _of_channels(self, what: tuple[str, int], tracing: Tracing, labels: tuple[int, ...]) -> int:
         """The maximum of equal ones is one of them, the mean of equal ones as well."""
         if len(set(labels)) == 1:
             return labels[0]

@@ -39,12 +39,14 @@ class ChannelCheck:
     """One node of the student. ``model`` is the teacher's that it was, None for a new one.
 
     ``affine`` are scale and shift of every channel, NaN where it is more than that; ``entries``
-    its parameters. One that is ``undoing`` has to be the identity, within what is ``recorded``.
+    its parameters, ``tensors`` what these are called. One that is ``undoing`` has to be the
+    identity, within what is ``recorded``.
     """
 
     node: Node
     model: Followed | None
     affine: tuple[np.ndarray, np.ndarray]
+    tensors: tuple[str, ...]
     entries: tuple[np.ndarray, ...]
     table: Labels
     undoing: bool
@@ -56,10 +58,9 @@ class ChannelCheck:
         places: dict[int, list[int]] = {}
         for channel, label in enumerate([] if self.model is None else self.model.before.tolist()):
             places.setdefault(label, []).append(channel)
-        homogeneous = rule(self.node.op).homogeneous
         first_of: dict[int, int] = {}
         for channel, label in enumerate(before.tolist()):
-            factor, base = self.table.parted(label) if homogeneous else (1.0, label)
+            factor, base = self._parted(channel, label)
             if label == UNKNOWN:
                 made = UNKNOWN
             elif self.model is not None and base in places:
@@ -74,9 +75,16 @@ class ChannelCheck:
             else:
                 made = self._own(found, channel, label, first_of.setdefault(label, channel))
             found.labels[channel] = made
-        for channel in np.flatnonzero(np.isnan(self.affine[1])).tolist():
-            found.fail(len(self.entries) - 1, channel, "numbers that can be computed with")
+        if rule(self.node.op).affine(self.node, self.entries) is not None:
+            for channel in np.flatnonzero(~np.isfinite(self.affine[1])).tolist():
+                found.fail(len(self.entries) - 1, channel, "numbers that can be computed with")
         return found
+
+    def _parted(self, channel: int, label: int) -> tuple[float, int]:
+        """(factor, label) of a multiple where the node makes the same multiple of it."""
+        scale, shift = (float(each[channel]) for each in self.affine)
+        multiplies = shift == 0.0 and (np.isfinite(scale) or rule(self.node.op).homogeneous)
+        return self.table.parted(label) if multiplies else (1.0, label)
 
     def _source(self, found: Channels, model: Followed, channel: int, places: list[int]) -> int:
         """Of the teacher's channels the one with most of these parameters; the others differ."""
@@ -97,7 +105,7 @@ class ChannelCheck:
         plain = simplified(label, scale, shift)
         if plain is not None:
             return plain
-        if label == ZERO:
+        if label == ZERO and np.isfinite(shift):
             return self.table.of("constant", shift)
         for index, entry in enumerate(self.entries):
             if entry[first] != entry[channel]:
@@ -107,8 +115,14 @@ class ChannelCheck:
     def _undoes(self, channel: int) -> bool:
         scale, shift = (float(each[channel]) for each in self.affine)
         allowed = self.recorded * (1 + 1e-6) + ROUNDING
-        size = max(abs(self._at(index, channel)) for index in range(len(self.entries)))
+        size = max((abs(self._at(index, channel)) for index in self._added()), default=0.0)
         return abs(scale - 1.0) <= allowed and abs(shift) <= allowed * size
+
+    def _added(self) -> list[int]:
+        """The parameters that are added or taken away, in some multiple: those that start at 0."""
+        starts = rule(self.node.op).entries
+        position = self.node.inputs.index
+        return [at for at, name in enumerate(self.tensors) if starts[position(name)] == 0.0]
 
     def _at(self, index: int, channel: int) -> float:
         return float(self.entries[index][channel])

@@ -117,8 +117,9 @@ class Product:
 
     @property
     def defect(self) -> float:
-        """What is recorded of both."""
-        return self.recorded + self.inner.defect
+        """What is recorded of both, if steps can have recorded it."""
+        most = recordable(self.weights.dtype)
+        return min(self.recorded or most, most) + self.inner.defect
 
     @property
     def taps(self) -> Taps:
@@ -200,6 +201,15 @@ Effective = Plain | Product
 """A layer by what it does, whichever way it is stored."""
 
 Seen = Callable[[str], "Effective | None"]
+
+
+def recordable(dtype: str) -> float:
+    """What a step records of a node at most: a record that says more is not believed.
+
+    A dense factor comes to three roundings, which are half a unit each, and what solving for it in
+    float64 is off by.
+    """
+    return 2.0 * unit(dtype) + 2.0**-40
 
 
 def unit(dtype: str) -> float:

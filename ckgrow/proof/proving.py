@@ -16,6 +16,7 @@ from ckgrow.proof.reading import all_finite
 from ckgrow.proof.student import StudentWalk
 from ckgrow.proof.tables import tabulate
 from ckgrow.proof.walking import Network, TeacherWalk
+from ckgrow.verdict.interface import Interface
 
 FINITE = "every weight is a finite number"
 OUTPUT = "the outputs are the teacher's, channel by channel"
@@ -81,11 +82,12 @@ def _outputs(before: TeacherWalk, after: StudentWalk, claims: Claims) -> Iterato
             yield Finding("", name, "both have the same outputs", (), (), float("inf"))
             continue
         made, wanted = after.values[name], before.values[name]
-        grown = claims.interface.get(name)
-        if grown is not None and made.size == len(grown):
-            kept = made.ravel()[: grown.width]
-            made = kept.reshape(wanted.shape) if wanted.size == grown.width else made
-        if made.shape != wanted.shape:
+        teacher, student = before.shapes[name], after.shapes[name]
+        dim = Interface(claims.interface).dim(name, teacher, student)
+        if dim is not None:
+            made = np.take(after.table.at(made, dim, student[dim]), range(teacher[dim]), dim)
+            wanted = before.table.at(wanted, dim, teacher[dim])
+        if (teacher != student and dim is None) or made.shape != wanted.shape:
             after.lacking.append(f"a map of the output {shown(name)}, whose shape changed")
             continue
         if (made == UNKNOWN).any():

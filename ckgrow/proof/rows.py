@@ -11,7 +11,7 @@ from blake3 import blake3
 from ckgrow.labels import UNKNOWN, ZERO, Labels
 from ckgrow.maps import ZERO as ZERO_SOURCE
 from ckgrow.proof.deviation import Extent, aligned, beyond, biases_beyond
-from ckgrow.proof.effective import Effective, Plain, centre, keeps_size
+from ckgrow.proof.effective import Effective, Plain, Product, centre, keeps_size
 
 ADD_UP = "the weights of every channel that is read add up to the teacher's"
 FRESH = "rows of one new unit have equal sums, and equal biases"
@@ -70,7 +70,8 @@ class RowCheck:
             for tile in weights.tiles(rest):
                 self._look(found, tile, group, first_of)
         allowed = (self.student.defect * (1 + 1e-6)) ** 2 * total
-        if self.student.defect and not found.wrong and moved.sum() > allowed:
+        product = isinstance(self.student, Product)
+        if product and not found.wrong and moved.sum() > allowed:
             most = moved > moved.sum() / 2
             found.fail(weights.linear.weight, ADD_UP, np.flatnonzero(most | ~most.any()))
         self._blame_factor(found)
@@ -168,12 +169,17 @@ class RowCheck:
                 label = int(passed[index])
             elif self.passing and (source is None or source >= ZERO_SOURCE):
                 label, off = self._nearest(sums[index], classes)
-                self._fail(found, IDENTITY, row, off, bias[index], classes)
+                if keeps_size(self.student.geometry):
+                    self._fail(found, IDENTITY, row, off, bias[index], classes)
+                else:
+                    found.fail(linear.weight, IDENTITY, np.array([row]))
             elif source == ZERO_SOURCE:
                 self._fail(found, NOTHING, row, sums[index], bias[index], classes)
                 label = ZERO
             elif source is None or source >= 0:
-                label = self.table.of("row", linear.node.name, _digest(sums[index], bias[index], read))
+                label = self.table.of(
+                    "row", linear.node.name, _digest(sums[index], bias[index], read)
+                )
             else:
                 label = self.table.of("row", linear.node.name, source)
             found.labels[row] = label

@@ -14,11 +14,12 @@ from ckgrow.proof.certificate import Finding
 from ckgrow.proof.channels import ChannelCheck
 from ckgrow.proof.claims import Claims
 from ckgrow.proof.describing import described
-from ckgrow.proof.effective import Effective, Plain, Product, unit
+from ckgrow.proof.effective import Effective, Plain, Product, recordable, unit
 from ckgrow.proof.matching import Matching
 from ckgrow.proof.reading import LayerWeights
 from ckgrow.proof.rows import IDENTITY, RowCheck, Rows
 from ckgrow.proof.walking import Network, TeacherWalk, Walk, input_dim
+from ckgrow.verdict.interface import Interface
 
 SILENT = "the branch adds zero"
 SAID = 8
@@ -59,21 +60,17 @@ class StudentWalk(Walk):
     def input(self, name: str, shape: Shape) -> np.ndarray:
         known = self._teacher.values.get(name)
         teacher = self._teacher.network.graph.inputs.get(name)
-        grown = self._claims.interface.get(name)
-        dim = input_dim(shape)
-        if known is None or teacher is None or len(shape) != len(teacher):
-            self.lacking.append(f"the teacher has no graph input {name!r} of this shape")
+        if known is None or teacher is None:
+            self.lacking.append(f"the teacher has no graph input {name!r}")
             return np.full((1,) * len(shape), UNKNOWN, dtype=np.int64)
-        if grown is None:
-            if shape != teacher:
-                self.lacking.append(f"a map of the graph input {name!r}, whose shape changed")
-                return np.full((1,) * len(shape), UNKNOWN, dtype=np.int64)
+        if shape == teacher:
             return known
-        old = known.ravel()
-        made = [
-            int(old[source]) if 0 <= source < len(old) else self.table.of("new input", name, source)
-            for source in grown.sources.tolist()
-        ]
+        dim = Interface(self._claims.interface).dim(name, teacher, shape)
+        if dim is None or dim != input_dim(shape):
+            self.lacking.append(f"a map of the graph input {name!r}, whose shape changed")
+            return np.full((1,) * len(shape), UNKNOWN, dtype=np.int64)
+        new = range(int(teacher[dim]), int(shape[dim]))
+        made = [*known.ravel().tolist(), *(self.table.of("new input", name, each) for each in new)]
         return np.array(made, dtype=np.int64).reshape(
             [len(made) if each == dim else 1 for each in range(len(shape))]
         )
@@ -121,8 +118,9 @@ class StudentWalk(Walk):
         model = self._matching.followed(node, names)
         recorded = self._claims.defects.get(node.name)
         undoing = recorded is not None or self._behind_factor(before, node)
+        believed = min(recorded or 0.0, recordable(self.network.header[names[0]].dtype))
         affine = self.affine(node, entries)
-        check = ChannelCheck(node, model, affine, entries, self.table, undoing, recorded or 0.0)
+        check = ChannelCheck(node, model, affine, names, entries, self.table, undoing, believed)
         found = check.run(before)
         for index, wrong in found.wrong.items():
             said = tuple(wrong.values())[:SAID]

@@ -13,7 +13,7 @@ from ckgrow.labels import ZERO, Labels
 from ckgrow.ops import Site, rule
 from ckgrow.ops.tracing import Linear, Tracing, signature
 from ckgrow.proof.reading import Read
-from ckgrow.shapes import infer_shapes
+from ckgrow.shapes import Shapes, infer_shapes
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Walk(Tracing):
         self.network = network
         self.table = table
         self.values: dict[str, np.ndarray] = {}
+        self.shapes: Shapes = {}
         self.layers: dict[str, Linear] = {}
         self.followed: dict[str, Followed] = {}
         self._node: Node
@@ -58,7 +59,7 @@ class Walk(Tracing):
     def walk(self) -> None:
         """Asks the rule of every node, in order."""
         graph, header = self.network.graph, self.network.header
-        shapes = infer_shapes(graph, header)
+        shapes = self.shapes = infer_shapes(graph, header)
         for name, shape in graph.inputs.items():
             self.values[name] = self.input(name, shape)
         for node in graph.nodes:
@@ -84,6 +85,8 @@ class Walk(Tracing):
 
     def follow(self, site: Site, index: int, dim: int, tensors: tuple[int, ...]) -> np.ndarray:
         node, labels = site.node, self.labels(index)
+        if not all(self.is_parameter(each) for each in tensors):
+            return self.opaque(site)[0]
         size = site.shape(index)[dim]
         names = tuple(node.inputs[each] for each in tensors)
         stored = [self.network.vector(name).ravel() for name in names]
