@@ -125,7 +125,8 @@ class Arithmetic(Rule):
         for index in (0, 1):
             other, constant = 1 - index, site.constants[index]
             if constant is not None and site.constants[other] is None:
-                whole = constant.array().reshape(sizes[index])
+                spread = (1,) * (rank - len(constant.shape))
+                whole = constant.array().reshape(spread + constant.shape)
                 inside = [
                     dim for dim in range(rank) if arrays[other].shape[dim] == 1 != sizes[other][dim]
                 ]

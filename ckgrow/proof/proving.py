@@ -85,8 +85,9 @@ def _outputs(before: TeacherWalk, after: StudentWalk, claims: Claims) -> Iterato
         teacher, student = before.shapes[name], after.shapes[name]
         dim = Interface(claims.interface).dim(name, teacher, student)
         if dim is not None:
-            made = np.take(after.table.at(made, dim, student[dim]), range(teacher[dim]), dim)
-            wanted = before.table.at(wanted, dim, teacher[dim])
+            old, every = int(teacher[dim]), int(student[dim])
+            made = np.take(after.table.at(made, dim, every), range(old), dim)
+            wanted = before.table.at(wanted, dim, old)
         if (teacher != student and dim is None) or made.shape != wanted.shape:
             after.lacking.append(f"a map of the output {shown(name)}, whose shape changed")
             continue

@@ -100,7 +100,8 @@ class StudentWalk(Walk):
         if student is None or self._misfit(name, student, teacher, sources, passing):
             return np.full(linear.width, UNKNOWN, dtype=np.int64)
         rescaled = self._claims.rescaled
-        found = RowCheck(student, teacher, sources, passing, rescaled, self.table).run()
+        with np.errstate(all="ignore"):  # what is no number is a finding of its own
+            found = RowCheck(student, teacher, sources, passing, rescaled, self.table).run()
         self._report(linear, found, sources, model)
         if origin is not None and origin.certificate == "factor":
             firsts = np.unique(found.labels, return_index=True)
