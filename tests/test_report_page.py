@@ -170,7 +170,7 @@ def test_attributes_are_escaped():
     [
         (True, False, None, "good", "Function preserved"),
         (True, False, "proven", "good", "Function preserved"),
-        (True, False, "refuted", "bad", "Not preserved"),
+        (True, False, "refuted", "bad", "Refuted"),
         (False, True, None, "warn", "Not preserved, as the plan said"),
         (False, False, None, "bad", "Not preserved"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +106,8 @@ class StudentWalk(Walk):
         self._report(linear, found, sources, model)
         if origin is not None and origin.certificate == "factor":
             firsts = np.unique(found.labels, return_index=True)
-            self._factors[name] = dict(zip(*(each.tolist() for each in firsts), strict=True))
+            rows = dict(zip(*(each.tolist() for each in firsts), strict=True))
+            self._factors[name] = {label: rows[label] for label in rows if label != UNKNOWN}
         return found.labels
 
     def channels(
@@ -184,10 +186,11 @@ class StudentWalk(Walk):
         return True
 
     def _effective(self, linear: Linear) -> Effective | None:
-        """A layer, together with the dense factor that it reads, if it reads one."""
+        """A layer, together with the dense factor in front that it reads, if it reads one."""
         plain = self._plain(self, linear)
         bases = {self.table.parted(label)[1] for label in linear.columns.tolist()} - {ZERO}
-        inner = next((name for name, rows in self._factors.items() if bases & rows.keys()), None)
+        earlier = itertools.takewhile(lambda name: name != linear.node.name, self._factors)
+        inner = next((name for name in earlier if bases & self._factors[name].keys()), None)
         if inner is None:
             return plain
         below = self._effective(self.layers[inner])

@@ -36,6 +36,7 @@ def _sections(evidence: Evidence, costs: Sizes) -> Iterator[tuple[str, Markup]]:
     document = evidence.document
     changed = changes(evidence)
     yield from _asked("Where it breaks", document.localisation)
+    yield from _asked("Proof", document.certificate)
     yield "Before and after", architecture(changed, costs)
     if document.outputs:
         yield "Outputs", outputs(evidence)
@@ -43,7 +44,6 @@ def _sections(evidence: Evidence, costs: Sizes) -> Iterator[tuple[str, Markup]]:
     if evidence.deviations:
         yield "Layers", deviations(evidence.deviations)
     yield "Weights", heat_map_section(evidence, changed)
-    yield from _asked("Proof", document.certificate)
     yield from _asked("Training mode", document.train_mode)
     yield from _asked("Learning", document.learning)
     yield "What it rests on", conditions(evidence)

@@ -30,7 +30,11 @@ class Headline:
 
 def headline(document: VerifyDocument) -> Headline:
     """What is said first. A refuted student is none to trust, whatever the numbers say."""
-    if document.preserved and document.proof != "refuted":
+    if document.proof == "refuted":
+        return Headline("bad", "Refuted", "Weights violate an equation that growth keeps.")
+    if document.proof == "not proven":
+        return Headline("warn", "Not proven", "Something that the proof needs is missing.")
+    if document.preserved:
         says = "The student computes the same as its teacher"
         proven = ", proven for every input" if document.proof == "proven" else ""
         return Headline("good", "Function preserved", f"{says}{proven}.")
@@ -71,6 +75,8 @@ def _tiles(document: VerifyDocument, costs: Sizes) -> Iterator[Markup]:
     if worst is not None:
         yield _tile(number(worst.max_abs), "largest difference in float32")
         yield _tile(_share(worst), joined(_of(worst), " tolerance, ", number(worst.tolerance)))
+    if document.certificate is not None and document.proof == "proven":
+        yield _tile(number(document.certificate.defect), "units of rounding at most")
     for what, each in (("parameters", costs.parameters), ("FLOPs", costs.flops)):
         before, after = amount(each.teacher), amount(each.student)
         yield _tile(times(each.teacher, each.student), joined(f"{what}: ", before, " → ", after))
