@@ -29,21 +29,38 @@ class Labels:
 
     def __init__(self) -> None:
         self._heads: list[tuple[Hashable, ...]] = [("zero",), ("unknown",)]
+        self._parts: list[tuple[int, ...]] = [(), ()]
         self._numbers = {head: number for number, head in enumerate(self._heads)}
 
     def __len__(self) -> int:
         return len(self._heads)
 
-    def of(self, *head: Hashable) -> int:
-        """The label of an expression: what it is, then the labels that it is made of."""
-        number = self._numbers.setdefault(head, len(self._heads))
+    def of(self, *head: Hashable, parts: tuple[int, ...] = ()) -> int:
+        """The label of an expression: what it is; ``parts`` are labels that it is made of."""
+        number = self._numbers.setdefault((*head, *parts), len(self._heads))
         if number == len(self._heads):
-            self._heads.append(head)
+            self._heads.append((*head, *parts))
+            self._parts.append(parts)
         return number
+
+    def ancestors(self, label: int) -> set[int]:
+        """The label itself, and all that it is made of."""
+        found: set[int] = set()
+        waiting = [label]
+        while waiting:
+            each = waiting.pop()
+            if each not in found:
+                found.add(each)
+                waiting.extend(self._parts[each])
+        return found
 
     def head(self, label: int) -> tuple[Hashable, ...]:
         """The expression that a label stands for."""
         return self._heads[label]
+
+    def parts(self, label: int) -> tuple[int, ...]:
+        """The labels that a label is made of."""
+        return self._parts[label]
 
     def knows(self, *head: Hashable) -> bool:
         """Whether an expression has a label already."""
@@ -54,7 +71,7 @@ class Labels:
         if label in (ZERO, UNKNOWN):
             return label
         inner, base = self.parted(label)
-        return base if factor * inner == 1.0 else self.of("multiple", factor * inner, base)
+        return base if factor * inner == 1.0 else self.of("multiple", factor * inner, parts=(base,))
 
     def parted(self, label: int) -> tuple[float, int]:
         """(factor, label) of a multiple; any other label is once itself."""
@@ -90,7 +107,7 @@ class Labels:
                 return ZERO
             factor, base = self.parted(label) if homogeneous else (1.0, label)
             same = idempotent and self._heads[base][0] == what
-            return self.times(factor, base if same else self.of(what, base))
+            return self.times(factor, base if same else self.of(what, parts=(base,)))
 
         return self.combined(apply, array)
 

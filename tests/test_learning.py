@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from ckgrow.verdict.samples import Samples
 
 
 def mlp(*widths, activation=nn.ReLU):
-    layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+    layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
     return nn.Sequential(*[each for layer in layers for each in (layer, activation())][:-1])
 
 
@@ -46,8 +46,7 @@ def labelled(tmp_path, size, count=24, classes=5):
     x = images(count, *size).numpy()
     labels = (np.arange(count) * 7) % classes
     np.save(tmp_path / "labels.npy", labels)
-    (name,) = ("input",)
-    return x, labels, Samples(f"{count} of the test", {name: x})
+    return x, labels, Samples(f"{count} of the test", {"input": x})
 
 
 # --- what the units of a layer do ------------------------------------------------------------
@@ -131,6 +130,8 @@ def test_new_blocks(method, verdict):
     student = grown(RESNET, {"deepen": "layer1", "blocks": 1, "method": method}, options=PIXELS)
     found = learned(student, RESNET)
     assert found.verdict == verdict, found.reason
+    told = "multiplies gradients" in " ".join(student.plan.steps[0].warnings)
+    assert told == (verdict == "exploding")
     assert found.share == 1.0
     assert {each.name for each in found.tensors} == {
         f"layer1.2.{name}"
@@ -169,16 +170,16 @@ def test_a_block_of_zeros_is_dead():
     assert any("layer1.2.conv1" in each.layers for each in found.findings)
 
 
-def test_dropout_tells_copies_apart():
-    """As in training; without it the same copies are locked."""
-    options = {"activation": "relu"}
-    step = {"widen": "0", "factor": 2, "split": "uniform"}
-    verdicts = {}
-    for dropout in (False, True):
-        parts = [nn.Linear(7, 6), nn.ReLU(), *([nn.Dropout()] * dropout), nn.Linear(6, 4)]
-        state = random_state(on_meta(nn.Sequential, *parts))
-        verdicts[dropout] = learned(grown(state, step, options=options), state).verdict
-    assert verdicts == {False: "locked", True: "learns"}
+@pytest.mark.parametrize(
+    ("layer", "verdict"), [("features.3", "locked"), ("classifier.1", "learns")]
+)
+def test_dropout_tells_copies_apart(layer, verdict):
+    """AlexNet has it behind its first dense layer, and plan warns of the other alone."""
+    state = random_state(on_meta(torchvision.models.alexnet, num_classes=5), shrink=16)
+    step = {"widen": layer, "factor": 2, "split": "uniform"}
+    student = grown(state, step, options={"input": [3, 64, 64]})
+    assert learned(student, state).verdict == verdict
+    assert bool(student.plan.steps[0].warnings) == (verdict == "locked")
 
 
 def test_a_student_that_is_broken_by_hand_is_dead():
@@ -276,7 +277,7 @@ def test_labels(tmp_path, labels, said):
         (np.arange(7) % 6, "7 for 8 samples"),
         (np.full(8, 6), "there is a class 6; the student has 0 to 5"),
         (np.full(8, -1), "there is a class -1"),
-        (np.eye(8, 6, dtype=int), "of one-hot rows take array.argmax(1)"),
+        (np.eye(8, 6, dtype=int), r"of one-hot rows take array.argmax\(1\)"),
         (np.zeros((8, 5)), r"have shape \[8, 5\]; expected \[8, 6\] for 8 samples"),
         (np.full((8, 6), np.nan), r"hold NaN or infinity \(48 of 48 values\)"),
         (np.zeros(8, bool), "are bool; expected whole numbers"),
@@ -328,10 +329,7 @@ def test_a_teacher_that_cannot_learn_itself(value):
 
 @pytest.mark.parametrize("spec", sorted(path.stem for path in SPECS.glob("*.yaml")))
 def test_every_shipped_spec_makes_a_student_that_learns(spec, tmp_path):
-    path = SPECS / f"{spec}.yaml"
-    named = re.search(r"specs/teachers/\w+\.safetensors", path.read_text())
-    teacher = TEACHERS / f"{spec.split('_')[1]}.safetensors" if named is None else named[0]
-    source = TEACHERS / str(teacher).rpartition("/")[2]
+    path, source = SPECS / f"{spec}.yaml", TEACHERS / f"{spec.split('_')[1]}.safetensors"
     ckgrow.apply(source, path, tmp_path / "student.safetensors", check=False)
     document = ckgrow.verify(source, tmp_path / "student.safetensors", quick=True, learn=True)
     assert document.learning is not None
@@ -350,7 +348,7 @@ STEEPER = {"widen random-pad | convnet | all"}
 
 def matrix():
     for number, cell in enumerate(cells()):
-        chosen = number % (173 if cell.network in HEAVY else 29) == 0
+        chosen = number % 61 == 0 and cell.network not in HEAVY
         marks = () if chosen else (pytest.mark.full,)
         yield pytest.param(cell, id=cell.name, marks=marks)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from commands import ckgrow, document, saved, tensors, written
 from proof_oracles import (
+    arrays_of_state,
     in_memory,
     proof_of,
     proof_of_graph,
@@ -215,6 +216,27 @@ def test_a_certificate_is_no_proof(certificate):
     broken = {**made, "c.weight": made["c.weight"] * np.float32(1.01)}
     claims = reclaimed(plan, "c", certificate=certificate)
     assert proof_of_graph(plan, arrays, broken, claims).result != "proven"
+
+
+def test_the_map_of_an_identity_is_not_believed_either():
+    state = mlp()
+    student = grown(state, {"deepen": "0", "method": "net2deeper"}, **RELU)
+    plan = student.plan
+    known = plan.draft.origins["2"].map
+    moved = reclaimed(plan, "2", map=ChannelMap(known.width, np.roll(known.sources, 1)))
+    arrays = arrays_of_state(plan, state), arrays_of_state(plan, student.tensors)
+    assert proof_of_graph(plan, *arrays).result == "proven"
+    proof = proof_of_graph(plan, *arrays, moved)
+    assert proof.result == "refuted"
+    assert proof.findings[0].layer == "2"
+
+
+def test_an_identity_whose_rows_changed_places_is_refuted_where_it_stands():
+    state = mlp()
+    student = grown(state, {"deepen": "0", "method": "net2deeper"}, **RELU)
+    swapped = student.tensors["2.weight"].numpy()[[1, 0, 2, 3]]
+    proof = proof_of(student, state, {"2.weight": swapped})
+    assert {finding.tensor for finding in proof.findings} == {"2.weight"}
 
 
 def test_maps_that_fit_no_layer_are_missing():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,8 +29,8 @@ from ckgrow.verdict.samples import Samples
 DISTURBED = 0.1
 """Noise, in deviations of each tensor, that makes of a student one that nothing ties together."""
 TRAINING = (
-    f"{STEPS} steps of gradient descent in training mode, in float64, at half the largest "
-    "rate tried at which the teacher's own loss falls in every step"
+    f"{STEPS} steps of gradient descent in training mode, in {{}}, at half the largest rate tried "
+    "at which the teacher's own loss falls in every step"
 )
 NEAR = "what each network computes, plus normal noise of a tenth of its deviation"
 
@@ -58,32 +59,34 @@ def learn(
             "whether the student can learn is seen beside its teacher, and their inputs differ: "
             "they cannot be trained on the same samples"
         )
-    samples = (
+    batch = (
         draw_batch(teacher, student, interface, seed)
         if inputs is None
-        else take_batch(inputs, teacher, student)
+        else take_batch(inputs, student)
     )
-    tensors = batch_of(samples.arrays), batch_of(samples.for_student().arrays)
+    samples, dtype = batch.samples, torch.float64 if batch.double else torch.float32
+    tensors = batch_of(samples.arrays, dtype), batch_of(samples.for_student().arrays, dtype)
+    new_teacher = partial(Trainee, teacher, seed, dtype)
+    new_student = partial(Trainee, student, seed, dtype)
     if labels is None:
-        both = Trainee(teacher, seed), Trainee(student, seed)
-        tasks = random_tasks(*both, tensors, interface, seed)
+        tasks = random_tasks(new_teacher(), new_student(), tensors, interface, seed)
         targets = NEAR
     else:
         given = read_labels(labels, teacher, student, inputs.count if inputs else samples.count)
         tasks = labelled_tasks(given.first(samples.count).arrays, tensors)
         targets = given.source
     progress("three steps of training on a copy of the teacher")
-    groups = grown_groups(teacher, student, ancestry)
-    rate = safe_rate(lambda: Trainee(teacher, seed), tasks[0])
-    before = train(Trainee(teacher, seed), tasks[0], lambda *_: rate)
+    rate = safe_rate(new_teacher, tasks[0])
+    before = train(new_teacher(), tasks[0], lambda *_: rate)
     _require_trainable(before)
     progress("three steps of training on a copy of the student")
-    network = Trainee(student, seed)
+    groups = grown_groups(teacher, student, ancestry)
+    network = new_student()
     observer = Observer(network, groups, ancestry)
     after = train(network, tasks[1], lambda *_: rate, observer)
     losses = Losses(before.losses, after.losses, before.gradient, after.gradient)
     seen = observer.tensors()
-    looked = observer.groups(_attainable(student, tasks[1], groups, seed))
+    looked = observer.groups(_attainable(new_student(), tasks[1], groups, seed))
     slopes = {name: rate * slope for name, slope in observer.slopes.items()}
     members = {each.group.name: each.units.tensors for each in groups}
     diagnosis = diagnose(student.graph, losses, slopes, seen, looked, members, ancestry)
@@ -102,7 +105,7 @@ def learn(
         batch=samples.count,
         inputs=samples.source,
         targets=targets,
-        training=TRAINING,
+        training=TRAINING.format("float64" if batch.double else "float32"),
     )
 
 
@@ -121,12 +124,11 @@ def _require_trainable(teacher: Course) -> None:
 
 
 def _attainable(
-    student: Side, task: Task, groups: tuple[Grown, ...], seed: int
+    network: Trainee, task: Task, groups: tuple[Grown, ...], seed: int
 ) -> list[int | None]:
-    """The ranks of the groups in a student with noise on all its weights."""
+    """The ranks of the groups with noise on all the weights of a network, which is used up."""
     if not any(each.before for each in groups):
         return [None] * len(groups)
-    network = Trainee(student, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in network.weights.values():

@@ -1,13 +1,13 @@
 """A throw-away copy of a network that can be trained: its graph in torch, with gradients.
 
-Training mode: BatchNorm on the statistics of the batch, Dropout on. Everything in float64, so that
-what is zero by mathematics is not hidden by rounding.
+Training mode: BatchNorm on the statistics of the batch, Dropout on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from ckgrow.graph import Graph, Node
@@ -23,28 +23,24 @@ DROPPED = 0.5
 
 
 class Trainee:
-    """Copies of all tensors; ``weights`` are those that training changes.
+    """Copies of all tensors in ``dtype``; ``weights`` are those that training changes.
 
     The same units are dropped in every call, so that losses can be compared. ``seed`` chooses them.
     """
 
-    def __init__(self, side: Side, seed: int) -> None:
+    def __init__(self, side: Side, seed: int, dtype: torch.dtype) -> None:
         self.graph = in_training(side.graph)
         fixed = statistics(side.graph)
         self._tensors: dict[str, torch.Tensor] = {}
         for name in side.graph.parameters():
-            array = side.read(name)
-            copied = array.astype("float64") if array.dtype.name in FLOAT_DTYPES else array.copy()
-            self._tensors[name] = torch.from_numpy(copied)
+            self._tensors[name] = as_tensor(side.read(name), dtype)
         self.weights = {
             name: each.requires_grad_()
             for name, each in self._tensors.items()
             if each.is_floating_point() and name not in fixed
         }
         for name, constant in side.graph.constants.items():
-            array = constant.array()
-            floating = array.dtype.name in FLOAT_DTYPES
-            self._tensors[name] = torch.from_numpy(array.astype("float64") if floating else array)
+            self._tensors[name] = as_tensor(constant.array(), dtype)
         self._seed = seed
 
     def __call__(self, inputs: Tensors) -> dict[str, torch.Tensor]:
@@ -73,6 +69,13 @@ class Trainee:
         generator = torch.Generator().manual_seed(self._seed + number)
         kept = torch.rand(inputs[0].shape, generator=generator, dtype=torch.float64) >= DROPPED
         return (inputs[0] * kept / (1 - DROPPED),)
+
+
+def as_tensor(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """A copy; floating point in ``dtype``, integers as they are."""
+    if array.dtype.name not in FLOAT_DTYPES:
+        return torch.from_numpy(array.copy())
+    return torch.from_numpy(array.astype("float32" if dtype == torch.float32 else "float64"))
 
 
 def statistics(graph: Graph) -> frozenset[str]:

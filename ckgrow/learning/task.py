@@ -3,7 +3,8 @@
 Without labels the targets are what the network computes already, plus normal noise of a tenth of
 the outputs' deviation: gradients have a random direction, as with any random targets, but the
 network begins near a minimum, as a trained one does. So it shows when a step destroys what was
-learned. Losses are in units of the noise: they begin near 1 for teacher and student alike.
+learned. Losses are in units of the noise: they begin near 1 for teacher and student alike. They are
+computed in float64, whatever the networks compute in.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ckgrow.learning.network import Tensors, Trainee
+from ckgrow.learning.network import Tensors, Trainee, as_tensor
 from ckgrow.verdict.interface import Interface
 
 NOISE = 0.1
@@ -32,9 +33,9 @@ class Task:
     loss: Loss
 
 
-def batch_of(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Arrays as float64."""
-    return {name: torch.from_numpy(array.astype(np.float64)) for name, array in arrays.items()}
+def batch_of(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The arrays in ``dtype``."""
+    return {name: as_tensor(array, dtype) for name, array in arrays.items()}
 
 
 def random_tasks(
@@ -46,7 +47,7 @@ def random_tasks(
 ) -> tuple[Task, Task]:
     """Near what each network computes, with the same noise for both."""
     with torch.no_grad():
-        before, after = (net(each) for net, each in zip((teacher, student), inputs, strict=True))
+        before, after = _doubled(teacher(inputs[0])), _doubled(student(inputs[1]))
     generator = torch.Generator().manual_seed(seed)
     targets: tuple[dict[str, torch.Tensor], ...] = ({}, {})
     scales: dict[str, float] = {}
@@ -74,8 +75,9 @@ def labelled_tasks(
 
 def _squares(targets: Tensors, scales: Mapping[str, float]) -> Loss:
     def loss(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        made = _doubled(outputs)
         terms = [
-            ((outputs[name] - target) / scales[name]).square().mean()
+            ((made[name] - target) / scales[name]).square().mean()
             for name, target in targets.items()
         ]
         return torch.stack(terms).sum()
@@ -85,9 +87,14 @@ def _squares(targets: Tensors, scales: Mapping[str, float]) -> Loss:
 
 def _of_labels(labels: Tensors) -> Loss:
     def loss(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return torch.stack([_term(outputs[name], each) for name, each in labels.items()]).sum()
+        made = _doubled(outputs)
+        return torch.stack([_term(made[name], each) for name, each in labels.items()]).sum()
 
     return loss
+
+
+def _doubled(outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: each.double() for name, each in outputs.items()}
 
 
 def _term(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,8 @@ that read it, all over the whole network: on a residual stream every layer that 
 it. Two units with equal rows get equal gradients for ever.
 
 The *rank* of the gradients is how many units move independently. It is taken of the matrix of
-inner products of the rows, each scaled to length 1; singular values of the rows below 1e-6 of the
-largest count as zero.
+inner products of the rows, each scaled to length 1; singular values of the rows that are below a
+small part of the largest count as zero.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from ckgrow.ops import rule
 LIKE = 1e-6
 """Relative difference below which rows are equal, and singular values zero: copies whose stored
 float32 weights are rounded apart differ by less."""
+LIKE_SINGLE = 1e-4
+"""The same for singular values of gradients that were computed in float32."""
 LARGEST = 2048
 """Units whose inner products are still computed."""
 
@@ -68,13 +70,16 @@ class Run:
     def rank(self, gradients: Tensors) -> int:
         """How many rows are independent."""
         products = torch.zeros((self.count, self.count), dtype=torch.float64)
-        for rows in self.rows(gradients):
+        like = LIKE
+        for found in self.rows(gradients):
+            like = LIKE_SINGLE if found.dtype == torch.float32 else like
+            rows = found.double()
             products += rows @ rows.T
         lengths = products.diagonal().sqrt()
         factors = torch.where(lengths > 0, 1 / lengths, 0.0)
         values = torch.linalg.eigvalsh(products * factors[:, None] * factors)
-        # products square what is to be told apart: LIKE^2 is still well above float64's rounding
-        return int((values > LIKE**2 * values[-1]).sum()) if float(values[-1]) > 0 else 0
+        # products square what is to be told apart: 1e-12 is still well above float64's rounding
+        return int((values > like**2 * values[-1]).sum()) if float(values[-1]) > 0 else 0
 
     def any(self, masks: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """For each unit whether any of its entries is true."""
@@ -91,13 +96,15 @@ class Run:
         key = torch.zeros(self.count, dtype=torch.float64)
         generator = torch.Generator().manual_seed(0)
         for rows in self.rows(weights):
-            key += rows @ torch.randn(rows.shape[1], generator=generator, dtype=torch.float64)
+            chances = torch.randn(rows.shape[1], generator=generator, dtype=torch.float64)
+            key += rows.double() @ chances
         order = key.argsort()
         apart = torch.zeros(self.count - 1, dtype=torch.float64)
         size = torch.zeros(self.count, dtype=torch.float64)
         for rows in self.rows(weights):
-            apart += (rows[order[1:]] - rows[order[:-1]]).square().sum(dim=1)
-            size += rows.square().sum(dim=1)
+            double = rows.double()
+            apart += (double[order[1:]] - double[order[:-1]]).square().sum(dim=1)
+            size += double.square().sum(dim=1)
         like = apart <= LIKE**2 * torch.maximum(size[order[1:]], size[order[:-1]])
         found = torch.zeros(self.count, dtype=torch.bool)
         found[order[1:][like]] = True

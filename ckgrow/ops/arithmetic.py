@@ -109,7 +109,8 @@ class Arithmetic(Rule):
                 return ZERO
             if a == ZERO and self.op == "Div" and site.constants[1] is not None:
                 return ZERO
-            return table.of(self.op, *(sorted((a, b)) if self.op == "Mul" else (a, b)))
+            terms = (min(a, b), max(a, b)) if self.op == "Mul" else (a, b)
+            return table.of(self.op, parts=terms)
 
         return (table.combined(combine, first, second),)
 

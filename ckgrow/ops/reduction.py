@@ -83,7 +83,7 @@ class Reduction(Rule):
         if len(set(labels)) == 1:
             return labels[0]
         members = sorted(set(labels) if self.op == "ReduceMax" else labels)
-        return tracing.table.of((*what, "of channels"), *members)
+        return tracing.table.of((*what, "of channels"), parts=tuple(members))
 
     def keeps_zero(self, node: Node, constants: Mapping[str, Constant]) -> bool:
         return True

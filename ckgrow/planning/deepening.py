@@ -179,7 +179,9 @@ def _origin(draft: Draft, place: Place, inserted: Insertion) -> Origin:
     if not inserted.certificate:
         return Origin("", new_units(place.channels * place.pieces))
     origin = draft.origins[place.layer.name]
-    return Origin(origin.of, origin.map, origin.certificate or inserted.certificate)
+    passing = inserted.certificate == "identity" and origin.certificate != "zero"
+    certificate = "identity" if passing else origin.certificate or inserted.certificate
+    return Origin(origin.of, origin.map, certificate)
 
 
 def _names_behind(

@@ -39,8 +39,8 @@ class ChannelCheck:
     """One node of the student. ``model`` is the teacher's that it was, None for a new one.
 
     ``affine`` are scale and shift of every channel, NaN where it is more than that; ``entries``
-    its parameters, ``tensors`` what these are called. One that is ``undoing`` has to be the
-    identity, within what is ``recorded``.
+    its parameters, ``tensors`` what these are called. Channels that it is ``undoing`` have to
+    pass as they are, within what is ``recorded``; others may.
     """
 
     node: Node
@@ -49,12 +49,13 @@ class ChannelCheck:
     tensors: tuple[str, ...]
     entries: tuple[np.ndarray, ...]
     table: Labels
-    undoing: bool
+    undoing: np.ndarray
     recorded: float
 
     def run(self, before: np.ndarray) -> Channels:
         """All channels, whose labels in front of the node are ``before``."""
-        found = Channels(np.empty(len(before), dtype=np.int64), UNDOES if self.undoing else FOLLOWS)
+        equation = UNDOES if self.undoing.any() else FOLLOWS
+        found = Channels(np.empty(len(before), dtype=np.int64), equation)
         places: dict[int, list[int]] = {}
         for channel, label in enumerate([] if self.model is None else self.model.before.tolist()):
             places.setdefault(label, []).append(channel)
@@ -66,12 +67,12 @@ class ChannelCheck:
             elif self.model is not None and base in places:
                 at = self._source(found, self.model, channel, places[base])
                 made = self.table.times(factor, int(self.model.behind[at]))
-            elif self.undoing:
+            elif self._undoes(channel):
                 made = label
-                if self._undoes(channel):
-                    found.defect = max(found.defect, abs(float(self.affine[0][channel]) - 1.0))
-                else:
-                    found.fail(0, channel, "the identity")
+                found.defect = max(found.defect, abs(float(self.affine[0][channel]) - 1.0))
+            elif self.undoing[channel]:
+                made = label
+                found.fail(0, channel, "the identity")
             else:
                 made = self._own(found, channel, label, first_of.setdefault(label, channel))
             found.labels[channel] = made
@@ -110,7 +111,7 @@ class ChannelCheck:
         for index, entry in enumerate(self.entries):
             if entry[first] != entry[channel]:
                 found.fail(index, channel, f"its channel {first}")
-        return self.table.of("channel", self.node.name, "of", label)
+        return self.table.of("channel", self.node.name, "of", parts=(label,))
 
     def _undoes(self, channel: int) -> bool:
         scale, shift = (float(each[channel]) for each in self.affine)

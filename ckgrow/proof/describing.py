@@ -12,12 +12,12 @@ def described(table: Labels, label: int) -> str:
     if label == UNKNOWN:
         return "unknown"
     head = table.head(label)
-    if head[0] in ("row", "channel") and len(head) == 3:
-        name, index = head[1:]
+    if head[0] in ("row", "channel"):
+        name, index = head[1:3]
         if isinstance(index, int) and index >= 0:
             return f"{name}[{index}]"
         return f"a new unit of {name}"
     if head[0] == "input":
         return str(head[1])
-    inner = [each for each in head[1:] if isinstance(each, int) and each < label]
+    inner = table.parts(label)
     return described(table, inner[-1]) if inner else str(head[0])

@@ -154,25 +154,34 @@ class Product:
     def sizes(
         self, rows: np.ndarray, group: int, classes: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """|M| |W'|, and half a unit in the last place of every entry of W' besides."""
-        mixing, inner = np.abs(self._mixing(rows, group)), self._inner_rows(group)
+        """|M| |W'|; half a unit in the last place of every W', and what adding up M is off by."""
+        mixing, off = self._sizes_of_mixing(rows, group)
+        inner = self._inner_rows(group)
         size, slack = self.inner.sizes(inner, self._inner_group(group), classes)
         added = np.tensordot(mixing, size, axes=1)
-        return added, np.tensordot(mixing, slack, axes=1) + added * self._rounding(group)
+        more = np.tensordot(mixing, slack, axes=1) + np.tensordot(off, size, axes=1)
+        return added, more + added * self._rounding(group)
 
     def bias_sizes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """|M| |b'|, likewise."""
         group = int(rows[0]) // self.weights.rows_per_group
-        mixing = np.abs(self._mixing(rows, group))
+        mixing, off = self._sizes_of_mixing(rows, group)
         size, slack = self.inner.bias_sizes(self._inner_rows(group))
         added = mixing @ size + np.abs(self.outer.bias(rows))
-        return added, mixing @ slack + added * self._rounding(group)
+        return added, mixing @ slack + off @ size + added * self._rounding(group)
+
+    def _sizes_of_mixing(self, rows: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """(|M|, what adding it up may be off by), "rows members"."""
+        _, slack = self.outer.sizes(rows, group, self._members(group))
+        return np.abs(self._mixing(rows, group)), slack[:, :, 0]
 
     def _rounding(self, group: int) -> float:
         return unit(self.inner.weights.dtype) / 2 + DOUBLE * (len(self._members(group)) + 4)
 
     def _members(self, group: int) -> np.ndarray:
-        return self.outer.classes(group)
+        """Of what the layer reads, the factor's rows; the rest has to cancel."""
+        read = self.outer.classes(group).tolist()
+        return np.array([label for label in read if label in self.row_of], dtype=np.int64)
 
     def _inner_rows(self, group: int) -> np.ndarray:
         return np.array([self.row_of[label] for label in self._members(group).tolist()])
@@ -185,16 +194,28 @@ class Product:
 
     @cached_property
     def fits(self) -> bool:
-        """Whether it is a product of matrices: one tap here, and all of a group from one group."""
+        """Whether it is a product of matrices: one tap here, and all of a group from one group.
+
+        Nothing else may be read than the factor's rows, but for what cancels.
+        """
         if len(self.outer.taps) != 1 or any(self.outer.taps[0]):
             return False
         if not keeps_size(self.outer.geometry):
             return False
         per_group = self.inner.weights.rows_per_group
         return all(
-            len(set((self._inner_rows(group) // per_group).tolist())) == 1
+            len(set((self._inner_rows(group) // per_group).tolist())) == 1 and self._cancels(group)
             for group in range(self.weights.linear.groups)
         )
+
+    def _cancels(self, group: int) -> bool:
+        """Whether what is read besides the factor's rows adds up to nothing."""
+        rest = np.setdiff1d(self.outer.classes(group), self._members(group))
+        if not len(rest):
+            return True
+        rows = np.arange(self.weights.rows_per_group) + group * self.weights.rows_per_group
+        _, slack = self.outer.sizes(rows, group, rest)
+        return bool((np.abs(self.outer.sums(rows, group, rest)) <= slack).all())
 
 
 Effective = Plain | Product

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -135,14 +136,25 @@ class RowCheck:
                 bias_wrong &= ~wrong
             if self.rescaled and (wrong | bias_wrong).any():
                 for index in np.flatnonzero(wrong | bias_wrong):
-                    factor = _power_of_two(ours[index], theirs[index])
-                    bias = float(self.teacher.bias(origins[index : index + 1])[0])
-                    own = float(self.student.bias(tile[index : index + 1])[0])
-                    twice = np.array_equal(ours[index], factor * theirs[index])
-                    if factor and twice and own == factor * bias:
-                        label = int(found.labels[tile[index]])
-                        found.labels[tile[index]] = self.table.times(factor, label)
+                    row = tile[index : index + 1]
+                    bias, own = (
+                        self.teacher.bias(origins[index : index + 1]),
+                        self.student.bias(row),
+                    )
+                    factor = _power_of_two(
+                        np.append(ours[index], own), np.append(theirs[index], bias)
+                    )
+                    rest = ours[index] - factor * theirs[index]
+                    rest_of_bias = own - factor * bias
+                    if (
+                        factor
+                        and not beyond(self.student, rest[None], row, group, classes).any()
+                        and not biases_beyond(self.student, rest_of_bias, row).any()
+                    ):
+                        label = int(found.labels[row[0]])
+                        found.labels[row] = self.table.times(factor, label)
                         wrong[index] = bias_wrong[index] = False
+                        moved[row] = (rest**2).sum()
             if wrong.any():
                 found.fail(tensor, ADD_UP, tile[wrong])
             if bias_wrong.any():
@@ -229,11 +241,13 @@ class RowCheck:
         if middle is None or not keeps_size(self.student.geometry) or not len(classes):
             return made
         best = sums[:, :, middle].argmax(axis=1)
+        factors = [self._factor(row[at, middle]) for row, at in zip(sums, best, strict=True)]
         off = sums.copy()
-        off[np.arange(len(tile)), best, middle] -= 1.0
+        off[np.arange(len(tile)), best, middle] -= factors
         passed = ~beyond(self.student, off, tile, group, classes)
         passed &= ~biases_beyond(self.student, bias, tile)
-        made[passed] = classes[best[passed]]
+        for index in np.flatnonzero(passed):
+            made[index] = self.table.times(factors[index], int(classes[best[index]]))
         return made
 
     def _nearest(self, sums: np.ndarray, classes: np.ndarray) -> tuple[int, np.ndarray]:
@@ -242,9 +256,14 @@ class RowCheck:
         if not len(classes) or middle is None:
             return ZERO, sums
         best = int(np.abs(sums).max(axis=1).argmax())
+        factor = self._factor(sums[best, middle])
         off = sums.copy()
-        off[best, middle] -= 1.0
-        return int(classes[best]), off
+        off[best, middle] -= factor
+        return self.table.times(factor, int(classes[best])), off
+
+    def _factor(self, weight: float) -> float:
+        """What a row that passes a channel on multiplies it by: 1, if it was not rescaled."""
+        return (self.rescaled and _power_of_two(np.array([weight]), np.ones(1))) or 1.0
 
     def _stored_alike(self, group: int, other: int) -> bool:
         """Whether copies are to be the teacher's rows bit for bit."""
@@ -267,11 +286,11 @@ class RowCheck:
 
 
 def _power_of_two(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The factor between two rows, 0 where it is no positive power of two."""
-    place = int(np.abs(theirs).argmax())
-    below = float(theirs.ravel()[place])
-    factor = float(ours.ravel()[place]) / below if below else 0.0
-    return factor if factor > 0 and np.frexp(factor)[0] == 0.5 else 0.0
+    """The positive power of two that one row is most likely to be of another; 0 where none is."""
+    place = int(np.abs(theirs).argmax()) if theirs.size else 0
+    below = float(theirs.ravel()[place]) if theirs.size else 0.0
+    ratio = float(ours.ravel()[place]) / below if below else 0.0
+    return 2.0 ** round(math.log2(ratio)) if 0.0 < ratio < math.inf else 0.0
 
 
 def _digest(sums: np.ndarray, bias: float, read: bytes) -> bytes:

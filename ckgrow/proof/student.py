@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
+from ckgrow.drafts.draft import Origin
 from ckgrow.graph import Node, Shape
 from ckgrow.labels import UNKNOWN, ZERO, Labels
 from ckgrow.ops import Site
@@ -15,7 +15,8 @@ from ckgrow.proof.certificate import Finding
 from ckgrow.proof.channels import ChannelCheck
 from ckgrow.proof.claims import Claims
 from ckgrow.proof.describing import described
-from ckgrow.proof.effective import Effective, Plain, Product, recordable, unit
+from ckgrow.proof.effective import Effective, Plain, recordable, unit
+from ckgrow.proof.factors import Factors
 from ckgrow.proof.matching import Matching
 from ckgrow.proof.reading import LayerWeights
 from ckgrow.proof.rows import IDENTITY, RowCheck, Rows
@@ -55,8 +56,9 @@ class StudentWalk(Walk):
         self._teacher = teacher
         self._claims = claims
         self._matching = Matching(teacher, network.graph, claims)
-        self._factors: dict[str, dict[int, int]] = {}
+        self._factors = Factors(lambda linear: self._plain(self, linear), claims.defects)
         self._silent: set[str] = set()
+        self._new = len(table)  # the first label that the teacher does not know
 
     def input(self, name: str, shape: Shape) -> np.ndarray:
         known = self._teacher.values.get(name)
@@ -97,17 +99,26 @@ class StudentWalk(Walk):
         passing = origin is not None and origin.certificate == "identity"
         sources = self._matching.sources(linear, model)
         teacher = self._plain(self._teacher, model) if model is not None else None
-        student = self._effective(linear)
-        if student is None or self._misfit(name, student, teacher, sources, passing):
+        copied = sources is not None and bool((sources >= 0).any())
+        found: Rows | None = None
+        for student in self._factors.readings(linear, copied, passing):
+            if self._misfit(name, student, teacher, sources, passing):
+                return np.full(linear.width, UNKNOWN, dtype=np.int64)
+            rescaled = self._claims.rescaled
+            with np.errstate(all="ignore"):  # what is no number is a finding of its own
+                made = RowCheck(student, teacher, sources, passing, rescaled, self.table).run()
+            if found is None or not made.wrong:
+                found = made
+            if not made.wrong:
+                break
+        if found is None:
+            self.lacking.append(f"what {name} and the dense factor in front of it make together")
             return np.full(linear.width, UNKNOWN, dtype=np.int64)
-        rescaled = self._claims.rescaled
-        with np.errstate(all="ignore"):  # what is no number is a finding of its own
-            found = RowCheck(student, teacher, sources, passing, rescaled, self.table).run()
+        if origin is not None and passing:
+            self._require_own(linear, found, origin)
         self._report(linear, found, sources, model)
         if origin is not None and origin.certificate == "factor":
-            firsts = np.unique(found.labels, return_index=True)
-            rows = dict(zip(*(each.tolist() for each in firsts), strict=True))
-            self._factors[name] = {label: rows[label] for label in rows if label != UNKNOWN}
+            self._factors.add(linear, found.labels)
         return found.labels
 
     def channels(
@@ -120,8 +131,10 @@ class StudentWalk(Walk):
         node = site.node
         model = self._matching.followed(node, names)
         recorded = self._claims.defects.get(node.name)
-        undoing = recorded is not None or self._behind_factor(before, node)
         believed = min(recorded or 0.0, recordable(self.network.header[names[0]].dtype))
+        undoing = np.full(len(before), self._behind_factor(before, node))
+        if recorded is not None:  # what is new need not pass on as it is
+            undoing |= self._known(before)
         affine = self.affine(node, entries)
         check = ChannelCheck(node, model, affine, names, entries, self.table, undoing, believed)
         found = check.run(before)
@@ -138,15 +151,18 @@ class StudentWalk(Walk):
         silent = [name in self._silent for name in site.node.inputs]
         if silent[0] == silent[1]:
             return super().added(site, first, second)
+        made = super().added(site, first, second)
         branch, other = (first, second) if silent[0] else (second, first)
         branch, other = np.broadcast_arrays(branch, other)
-        loud = np.flatnonzero((branch.ravel() != ZERO) & (branch.ravel() != UNKNOWN))
+        # to a channel that is new it may add what it likes
+        old = self._known(other.ravel())
+        loud = np.flatnonzero((branch.ravel() != ZERO) & (branch.ravel() != UNKNOWN) & old)
         if len(loud):
             node, tensor = self._silencing(site.node.inputs[0 if silent[0] else 1])
             self._fail(tensor, node.name, SILENT, tuple(loud.tolist()), ())
             for value in node.outputs:  # what it should be
                 self.values[value] = np.full_like(self.values[value], ZERO)
-        return np.where(branch == UNKNOWN, UNKNOWN, other)
+        return np.where(old.reshape(made.shape) & (branch != UNKNOWN), other, made)
 
     def passed(self, node: Node) -> None:
         """Keeps track of the branches that are certified to add zero."""
@@ -158,6 +174,24 @@ class StudentWalk(Walk):
             silent = bool(read) and all(name in self._silent for name in read)
         if silent:
             self._silent.update(node.outputs)
+
+    def _require_own(self, linear: Linear, found: Rows, origin: Origin) -> None:
+        """A row that passes a channel on passes on the one that its map says.
+
+        That channel is made of a row of the teacher's layer; where just one of those that are read
+        is, it is known which it has to be.
+        """
+        made_of = {label: self.table.ancestors(label) for label in set(linear.columns.tolist())}
+        for row, source in enumerate(origin.map.sources.tolist()):
+            label = int(found.labels[row])
+            known = source >= 0 and self.table.knows("row", origin.of, source)
+            if not known or label in (ZERO, UNKNOWN):
+                continue
+            own = self.table.of("row", origin.of, source)
+            meant = [each for each, parts in made_of.items() if own in parts]
+            if meant and own not in self.table.ancestors(label):
+                found.fail(linear.weight, IDENTITY, np.array([row]))
+                found.labels[row] = meant[0] if len(meant) == 1 else UNKNOWN
 
     def _misfit(
         self,
@@ -185,23 +219,6 @@ class StudentWalk(Walk):
             return False
         return True
 
-    def _effective(self, linear: Linear) -> Effective | None:
-        """A layer, together with the dense factor in front that it reads, if it reads one."""
-        plain = self._plain(self, linear)
-        bases = {self.table.parted(label)[1] for label in linear.columns.tolist()} - {ZERO}
-        earlier = itertools.takewhile(lambda name: name != linear.node.name, self._factors)
-        inner = next((name for name in earlier if bases & self._factors[name].keys()), None)
-        if inner is None:
-            return plain
-        below = self._effective(self.layers[inner])
-        rows, recorded = self._factors[inner], self._claims.defects.get(linear.node.name, 0.0)
-        if below is not None and bases <= rows.keys():
-            product = Product(plain, below, rows, recorded)
-            if product.fits:
-                return product
-        self.lacking.append(f"what {linear.node.name} and the factor {inner} make together")
-        return None
-
     def _plain(self, walk: Walk, linear: Linear) -> Plain:
         network = walk.network
         return Plain(LayerWeights(linear, network.header, network.read), self.table)
@@ -228,8 +245,7 @@ class StudentWalk(Walk):
         """The layer a tensor belongs to: this one, or a factor in front of it."""
         if tensor in (linear.weight, linear.bias):
             return linear.node.name
-        inner = (name for name in self._factors if tensor in self.layers[name].node.inputs)
-        return next(inner, linear.node.name)
+        return self._factors.owner(tensor) or linear.node.name
 
     def _source(self, label: int) -> int:
         """A label as a map would code it: a copy, something new, or zero."""
@@ -241,8 +257,12 @@ class StudentWalk(Walk):
     def _behind_factor(self, before: np.ndarray, node: Node) -> bool:
         """Whether a new op stands between a dense factor and what makes the product of it."""
         new = all(name not in self._claims.teacher_names for name in node.inputs[1:])
-        labels = set(before.tolist())
-        return new and any(labels <= rows.keys() for rows in self._factors.values())
+        return new and self._factors.made(set(before.tolist()))
+
+    def _known(self, labels: np.ndarray) -> np.ndarray:
+        """Which of these stand for something that the teacher computes."""
+        bases = [self.table.parted(each)[1] for each in labels.tolist()]
+        return np.array([each != ZERO and each < self._new for each in bases], dtype=bool)
 
     def _silencing(self, value: str) -> tuple[Node, str]:
         """The node that makes a branch zero: a BatchNorm with gamma 0, or else its last layer."""

@@ -108,8 +108,8 @@ class Walk(Tracing):
                 return a or b
             (left, one), (right, other) = table.parted(a), table.parted(b)
             if left == right:
-                return table.times(left, table.of("Add", *sorted((one, other))))
-            return table.of("Add", *sorted((a, b)))
+                return table.times(left, table.of("Add", parts=(min(one, other), max(one, other))))
+            return table.of("Add", parts=(min(a, b), max(a, b)))
 
         return table.combined(add, first, second)
 
@@ -204,6 +204,6 @@ class TeacherWalk(Walk):
             zip(before.tolist(), *self.affine(site.node, entries), strict=True)
         ):
             plain = simplified(label, scale, shift)
-            own = self.table.of("channel", site.node.name, channel)
+            own = self.table.of("channel", site.node.name, channel, parts=(label,))
             made.append(own if plain is None else plain)
         return np.array(made, dtype=np.int64)
