@@ -115,11 +115,21 @@ class Labels:
         """The array with a label for every entry along ``dim``, which has ``size`` of them."""
         if array.shape[dim] == size:
             return array
-        parts = [
-            self.applied(("at", dim - array.ndim, index), array, keeps_zero=True, homogeneous=True)
-            for index in range(size)
-        ]
-        return np.concatenate(parts, axis=dim)
+        distinct, inverse = np.unique(array, return_inverse=True)
+        made = np.array(
+            [
+                [self._entry(label, ("at", dim - array.ndim, index)) for index in range(size)]
+                for label in distinct.tolist()
+            ],
+            dtype=np.int64,
+        )[inverse.reshape(array.shape)]
+        return np.moveaxis(made, -1, dim).squeeze(dim + 1)
+
+    def _entry(self, label: int, what: Hashable) -> int:
+        if label in (ZERO, UNKNOWN):
+            return label
+        factor, base = self.parted(label)
+        return self.times(factor, self.of(what, parts=(base,)))
 
     def reshaped(
         self, array: np.ndarray, before: Sequence[Size], after: Sequence[Size]

@@ -17,8 +17,16 @@ from torch import nn
 from training_oracles import learned, sides, trained, unit_rank
 
 import ckgrow
+from ckgrow.coupling import couple
 from ckgrow.errors import CheckpointError, SpecError
+from ckgrow.graph import Graph, Node
+from ckgrow.groups import group_channels
+from ckgrow.learning.cures import cure
+from ckgrow.learning.diagnosis import diagnose
 from ckgrow.learning.learning import learn
+from ckgrow.learning.report import Losses, TensorLearning
+from ckgrow.learning.units import units_of
+from ckgrow.memory import MemoryReader
 from ckgrow.reports.documents import to_plain
 from ckgrow.verdict.samples import Samples
 
@@ -77,7 +85,7 @@ def test_the_paper_table(step, rank, verdict, cure):
     assert group.rank in (rank if isinstance(rank, range) else [rank])
     assert group.attainable == 16
     assert found.verdict == verdict
-    assert all(each.kind == verdict for each in found.findings)
+    assert [each.kind for each in found.findings] == [verdict] * (verdict != "learns")
     assert any(cure in each.cure for each in found.findings) == bool(cure)
     if verdict == "learns":
         assert (found.share, group.still, group.identical) == (1.0, 0, 0)
@@ -99,6 +107,63 @@ def test_the_rank_is_that_of_torch(step, tmp_path):
     losses, gradients = trained(TOY, student.tensors, x, labels, found.rate)
     assert found.groups[0].rank == unit_rank(gradients[0], "0", "2")
     assert found.losses.student == pytest.approx(losses, rel=1e-12)
+
+
+def test_units_of_a_grouped_convolution():
+    """A run of channels is read by the rows of its own group alone."""
+    x, kernel = np.zeros((4, 3)), np.zeros((6, 2, 1, 1))
+    graph = Graph(
+        {"x": ("N", 3, 2, 2)},
+        ("grouped",),
+        (
+            Node("Conv", "first", ("x", "first.weight"), ("first",)),
+            Node("Conv", "grouped", ("first", "grouped.weight"), ("grouped",), {"group": 2}),
+        ),
+    )
+    header = MemoryReader({"first.weight": x[:, :, None, None], "grouped.weight": kernel}).header
+    grouping = group_channels(graph, couple(graph, header))
+    units = units_of(graph, grouping, grouping.groups["first"])
+    read = torch.zeros((6, 2, 1, 1), dtype=torch.bool)
+    read[4, 0] = True  # what the second group reads first: the third channel
+    assert units.any({"grouped.weight": read}).tolist() == [False, False, True, False]
+
+
+def test_groups_of_a_layer_that_makes_several():
+    """A zero-padded shortcut leaves a stage with channels of two kinds, each with its own width."""
+    subject, state = teacher("resnet option A")
+    student = grown(state, {"widen": "layer2.0.conv2", "factor": 2}, options=subject.options)
+    before, after = sides(student, state)
+    widths = {
+        name: group.width
+        for name, group in group_channels(
+            before.graph, couple(before.graph, before.header)
+        ).groups.items()
+    }
+    found = {each.name: each.teacher_width for each in learn(before, after, None).groups}
+    assert found
+    assert found == {name: widths[name] for name in found}
+
+
+def test_a_unit_moves_though_an_input_is_silent(tmp_path):
+    _, _, inputs = labelled(tmp_path, (10,), count=16)
+    inputs.arrays["input"][:, 0] = 0
+    found = learned(toy(method="r2wider"), STATE, inputs=inputs)
+    (group,) = found.groups
+    assert (found.verdict, group.still, group.new) == ("learns", 0, 8)
+    first = next(each for each in found.tensors if each.name == "0.weight")
+    assert first.moved == first.new * 9 // 10
+
+
+def test_a_bias_before_a_batch_norm_is_not_dead():
+    """Training mode takes it out again, so its gradient is zero up to rounding."""
+    nodes = (
+        Node("Gemm", "0", ("x", "0.weight", "0.bias"), ("0",), {"transB": 1}),
+        Node("BatchNormalization", "1", ("0", "1.w", "1.b", "1.m", "1.v"), ("1",)),
+    )
+    losses = Losses((1.0, 0.9), (1.0, 0.9), 1.0, 1.0)
+    for tensor, verdict in (("0.bias", "learns"), ("0.weight", "dead"), ("1.b", "dead")):
+        graph, still = Graph({"x": ("N", 3)}, ("1",), nodes), [TensorLearning(tensor, 2, 0)]
+        assert diagnose(graph, losses, {}, still, (), {}, None).verdict == verdict
 
 
 # --- what training does ----------------------------------------------------------------------
@@ -141,7 +206,7 @@ def test_new_blocks(method, verdict):
         )
     }
     if verdict == "exploding":
-        assert max(found.losses.student) > 10 * found.losses.student[0]
+        assert max(found.losses.student) > 2 * found.losses.student[0]
         assert "layer1.2.conv2" in found.findings[0].layers
         assert found.findings[0].cure == "method: zero-init"
 
@@ -303,6 +368,9 @@ def test_labels_of_new_classes(tmp_path):
     np.save(tmp_path / "labels.npy", np.arange(16) % 9)
     found = learned(student, STATE, inputs=inputs, labels=tmp_path / "labels.npy")
     assert found.verdict == "learns"
+    np.save(tmp_path / "labels.npy", np.arange(16) % 3 + 6)
+    with pytest.raises(CheckpointError, match="none is below 6"):
+        learned(student, STATE, inputs=inputs, labels=tmp_path / "labels.npy")
 
 
 def test_one_sample_is_not_enough(tmp_path):
@@ -322,6 +390,28 @@ def test_a_teacher_that_cannot_learn_itself(value):
         return
     with pytest.raises(CheckpointError, match="the teacher computes NaN"):
         learn(before, after, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "cured"),
+    [
+        ("locked", "layer1.0.conv1", "split: unequal, or noise: {kind: zero-sum}"),
+        ("locked", "layer2.0.conv1", "noise at its default (zero-sum)"),
+        ("exploding", "layer3.2.conv2", "method: zero-init"),
+        ("exploding", "layer1.0.conv1_grown1.branch.3", "method: zero-init"),
+        ("dead", "fc", "zero: out"),
+        ("dead", "layer4.2.conv1", "fill: match-std"),
+    ],
+)
+def test_the_cure_is_of_the_step_that_made_the_layer(kind, layer, cured):
+    steps = (
+        {"widen": ["layer1.*.conv1"], "factor": 2, "method": "net2wider", "split": "uniform"},
+        {"widen": "layer2.*", "factor": 2, "method": "symmetric"},
+        {"deepen": ["layer3", "layer1.0.conv1"], "blocks": 1, "method": "r2deeper"},
+        {"deepen": "layer4", "blocks": 1, "method": "zero-init", "fill": "zeros"},
+        {"widen": "fc", "by": 2, "method": "netmorph", "zero": "in"},
+    )
+    assert cure(kind, (layer,), steps) == cured
 
 
 # --- what is shipped, and what plan says -------------------------------------------------------

@@ -89,7 +89,10 @@ def test_several_arrays_are_matched_by_name(tmp_path):
         ({"x": X[:0], "y": X[:0]}, r"graph input x is empty: shape \[0, 3, 5\]"),
         ({"x": X, "y": np.full_like(X, np.nan)}, "holds NaN or infinity"),
         ({"x": X, "y": X.astype(np.float64) * 1e300}, "y has values too large for float32"),
-        ({"x": X, "y": np.array([{}], object)}, "no readable .npz file.*holds Python objects, which are never loaded"),
+        (
+            {"x": X, "y": np.array([{}], object)},
+            "no readable .npz file.*holds Python objects, which are never loaded",
+        ),
         ({}, "holds no array; expected x"),
     ],
 )

@@ -124,6 +124,12 @@ class _Outputs:
             raise CheckpointError(
                 f"{what}: there is a class {wrong}; the student has 0 to {shape[1] - 1}"
             )
+        known = self.teacher.get(name, shape)[1]
+        if isinstance(known, int) and lowest >= known:
+            raise CheckpointError(
+                f"{what}: none is below {known}, so the teacher has none of them, and the student "
+                "is seen beside it; add samples of the teacher's classes"
+            )
         return array.astype(np.int64)
 
 

@@ -26,11 +26,16 @@ class Grown:
 
 
 def grown_groups(teacher: Side, student: Side, ancestry: Ancestry | None) -> tuple[Grown, ...]:
-    """The groups of the student that are wider than the teacher's, or that it does not have."""
+    """The groups of the student that are wider than the teacher's, or that it does not have.
+
+    Channels that no layer makes (a graph's input, zeros for padding) are no units.
+    """
     old, grouping = _grouping(teacher), _grouping(student)
     layers = ancestry.layers if ancestry else {name: name for name in grouping.layers}
     found = []
     for group in grouping.groups.values():
+        if not group.layers:
+            continue
         before = _model(group, old, grouping, layers)
         if before is None or group.width > before.width:
             found.append(Grown(group, units_of(student.graph, grouping, group), before))
@@ -85,7 +90,7 @@ class Observer:
         rows = []
         for index, grown in enumerate(self._groups):
             if grown.units.tensors.isdisjoint(self._network.weights):
-                continue  # channels that nothing trainable makes or reads, as of a fixed shortcut
+                continue  # of layers with constant weights
             new = ~grown.units.any(old)
             moved = grown.units.any(self._moved)
             twins = grown.units.twins(self._network.weights)
@@ -117,8 +122,6 @@ def _model(
     group: Group, old: Grouping, grouping: Grouping, layers: Mapping[str, str]
 ) -> Group | None:
     """The teacher's group whose layer the group's first layer comes from."""
-    if not group.layers:  # channels that no layer makes: of a graph input
-        return old.groups.get(group.name)
     maker = grouping.layers[group.layers[0]]
     model = old.layers.get(layers.get(maker.name, ""))
     if model is None or len(model.groups) != len(maker.groups):

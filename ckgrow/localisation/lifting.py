@@ -141,9 +141,12 @@ class Lifting:
             return None
         wanted: list[torch.Tensor | None] = []
         first: dict[int, int] = {}
+        given = self._given(node, after)
         scale = max(size, float(found.abs().max()) if found.numel() else 0.0)
         for index, label in enumerate(channels.tolist()):
             expected = self._expected(label, parts[index], before)
+            if expected is None and label in given and given[label].shape == parts[index].shape:
+                expected = given[label]
             if expected is None and label != UNKNOWN:
                 expected = parts[first.setdefault(label, index)]
             wanted.append(expected)
@@ -160,6 +163,21 @@ class Lifting:
         after.values[value] = torch.stack(right, dim) if dim is not None else right[0]
         compared = np.array([each is not None for each in wanted])
         return Departure(node, dim, np.nan_to_num(deviation, nan=np.inf), compared)
+
+    def _given(self, node: Node, after: Running) -> dict[int, torch.Tensor]:
+        """What the node reads, by labels: what keeps its label is passed on as it is."""
+        given: dict[int, torch.Tensor] = {}
+        for name in node.inputs:
+            labels = self._student.labels.get(name)
+            if labels is None or name not in after.values:
+                continue
+            spans = [dim for dim, size in enumerate(labels.shape) if size > 1]
+            if len(spans) <= 1:
+                whole = after.values[name]
+                parts = whole.unbind(spans[0]) if spans else (whole,)
+                given.update(zip(labels.ravel().tolist(), parts, strict=False))
+        given.pop(UNKNOWN, None)
+        return given
 
     def _expected(self, label: int, part: torch.Tensor, before: Running) -> torch.Tensor | None:
         """What the teacher has for a label, or zero; None where the teacher has nothing."""

@@ -70,9 +70,7 @@ class BatchNormalization(Rule):
         x, gamma, beta, mean, var = inputs
         epsilon = node.get("epsilon", EPSILON)
         normalize = torch.nn.functional.batch_norm
-        if node.get(
-            "training_mode", 0
-        ):  # on the batch's own statistics, which are left as they are
+        if node.get("training_mode", 0):  # stored statistics are not read, and left as they are
             return (normalize(x, None, None, gamma, beta, training=True, eps=epsilon),)
         return (normalize(x, mean, var, gamma, beta, eps=epsilon),)
 

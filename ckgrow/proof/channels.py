@@ -64,6 +64,8 @@ class ChannelCheck:
             factor, base = self._parted(channel, label)
             if label == UNKNOWN:
                 made = UNKNOWN
+            elif label == ZERO and self.affine[1][channel] == 0.0:  # by whatever parameters
+                made = ZERO
             elif self.model is not None and base in places:
                 at = self._source(found, self.model, channel, places[base])
                 made = self.table.times(factor, int(self.model.behind[at]))

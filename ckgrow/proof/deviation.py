@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,24 @@ def _units(layer: Effective, off: np.ndarray, size: np.ndarray) -> np.ndarray:
     last = np.maximum(size, off) * unit(layer.weights.dtype)
     finite = np.isfinite(off)
     return np.where(finite, off, np.inf) / np.where(finite & (last > 0), last, 1.0)
+
+
+Row = tuple[np.ndarray, np.ndarray]
+"""The sums of one row, and its bias."""
+
+
+def multiple(ours: Row, theirs: Row) -> tuple[float, Row]:
+    """The power of two by which one row is another, most likely; and what it is off by then."""
+    factor = power_of_two(*(np.append(*row) for row in (ours, theirs)))
+    return factor, (ours[0] - factor * theirs[0], ours[1] - factor * theirs[1])
+
+
+def power_of_two(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The positive power of two nearest to the ratio of the largest entries; 0 for no ratio."""
+    place = int(np.abs(theirs).argmax())
+    below = float(theirs.ravel()[place])
+    ratio = float(ours.ravel()[place]) / below if below else 0.0
+    return 2.0 ** round(math.log2(ratio)) if 0.0 < ratio < math.inf else 0.0
 
 
 def aligned(

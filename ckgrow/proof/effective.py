@@ -69,7 +69,11 @@ class Plain:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(magnitude, slack) of sums: absolute weights added up, and what adding may be off by."""
         size = self._added(np.abs(self.weights.weights(rows)), group, classes)
-        return size, size * (DOUBLE * len(self.columns(group)))
+        return size, size * self.adding(group)
+
+    def adding(self, group: int) -> float:
+        """What adding up columns in float64 may be off by, relative to their sizes."""
+        return DOUBLE * len(self.columns(group))
 
     def bias_sizes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same of biases, which are stored and not added up."""
@@ -155,28 +159,34 @@ class Product:
         self, rows: np.ndarray, group: int, classes: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """|M| |W'|; half a unit in the last place of every W', and what adding up M is off by."""
-        mixing, off = self._sizes_of_mixing(rows, group)
+        whole, mixing, off = self._sizes_of_mixing(rows, group)
         inner = self._inner_rows(group)
         size, slack = self.inner.sizes(inner, self._inner_group(group), classes)
-        added = np.tensordot(mixing, size, axes=1)
-        more = np.tensordot(mixing, slack, axes=1) + np.tensordot(off, size, axes=1)
-        return added, more + added * self._rounding(group)
+        each = size * self._rounding(group) + slack
+        added = np.tensordot(whole, size, axes=1)
+        return added, np.tensordot(mixing, each, axes=1) + off * added
 
     def bias_sizes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """|M| |b'|, likewise."""
         group = int(rows[0]) // self.weights.rows_per_group
-        mixing, off = self._sizes_of_mixing(rows, group)
+        whole, mixing, off = self._sizes_of_mixing(rows, group)
+        own, rounding = np.abs(self.outer.bias(rows)), self._rounding(group)
         size, slack = self.inner.bias_sizes(self._inner_rows(group))
-        added = mixing @ size + np.abs(self.outer.bias(rows))
-        return added, mixing @ slack + off @ size + added * self._rounding(group)
+        added = whole @ size
+        return added + own, mixing @ (size * rounding + slack) + off * added + own * rounding
 
-    def _sizes_of_mixing(self, rows: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """(|M|, what adding it up may be off by), "rows members"."""
-        _, slack = self.outer.sizes(rows, group, self._members(group))
-        return np.abs(self._mixing(rows, group)), slack[:, :, 0]
+    def _sizes_of_mixing(
+        self, rows: np.ndarray, group: int
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """What adds up to |M|, |M|, "rows members"; and what adding is off by, relative to it."""
+        whole, _ = self.outer.sizes(rows, group, self._members(group))
+        off = self.outer.adding(group)
+        return whole[:, :, 0], np.abs(self._mixing(rows, group)), off
 
     def _rounding(self, group: int) -> float:
-        return unit(self.inner.weights.dtype) / 2 + DOUBLE * (len(self._members(group)) + 4)
+        """Of W', and of solving for it and of multiplying by it in float64."""
+        count = len(self._members(group))
+        return unit(self.inner.weights.dtype) / 2 + DOUBLE * (count + 24 * math.sqrt(count) + 4)
 
     def _members(self, group: int) -> np.ndarray:
         """Of what the layer reads, the factor's rows; the rest has to cancel."""

@@ -10,6 +10,7 @@ import numpy as np
 from ckgrow.graph import Graph, Node
 from ckgrow.ops.tracing import Linear
 from ckgrow.proof.claims import Claims
+from ckgrow.proof.effective import Effective, Plain
 from ckgrow.proof.walking import Followed, TeacherWalk
 
 
@@ -45,6 +46,30 @@ class Matching:
         if found is None or dict(found.attributes) != dict(node.attributes):
             return None
         return self.teacher.followed.get(found.name)
+
+    def lacking(
+        self,
+        student: Effective,
+        teacher: Plain | None,
+        sources: np.ndarray | None,
+        *,
+        passing: bool,
+    ) -> str:
+        """What is missing for a layer of which this is claimed, "" when nothing is."""
+        name = student.weights.linear.node.name
+        if sources is None:
+            return f"a map of {name}" if self.claims.recorded else ""
+        if len(sources) != student.weights.linear.width:
+            return f"a map of {name} with as many channels as it has"
+        if passing or not (sources >= 0).any():
+            return ""
+        if teacher is None:
+            return f"the teacher's layer that {name} comes from"
+        if sources.max() >= teacher.weights.linear.width:
+            return f"a map of {name} onto channels that the teacher has"
+        if student.geometry != teacher.geometry:
+            return f"the strides and sizes of {name} as the teacher has them"
+        return ""
 
     def _counterpart(self, node: Node, names: Sequence[str]) -> Node | None:
         """The teacher's node that read these tensors when they were the teacher's.

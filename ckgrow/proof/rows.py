@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ from blake3 import blake3
 
 from ckgrow.labels import UNKNOWN, ZERO, Labels
 from ckgrow.maps import ZERO as ZERO_SOURCE
-from ckgrow.proof.deviation import Extent, aligned, beyond, biases_beyond
+from ckgrow.proof.deviation import Extent, aligned, beyond, biases_beyond, multiple, power_of_two
 from ckgrow.proof.effective import Effective, Plain, Product, centre, keeps_size
 
 ADD_UP = "the weights of every channel that is read add up to the teacher's"
@@ -84,9 +83,11 @@ class RowCheck:
             return
         outer, inner = self.student.weights, self.student.inner.weights
         pairs = ((outer.linear.weight, inner.linear.weight), (outer.linear.bias, inner.linear.bias))
+        copies = 0 if self.sources is None else int((self.sources >= 0).sum())
+        in_group = (copies or outer.linear.width) // outer.linear.groups
         for (tensor, equation), rows in list(found.wrong.items()):
             other = dict(pairs).get(tensor)
-            if other and 2 * len(rows) > outer.rows_per_group:
+            if other and 2 * len(rows) > in_group:
                 found.wrong[other, equation] = found.wrong.pop((tensor, equation))
 
     def _copies(self, rows: np.ndarray) -> np.ndarray:
@@ -136,25 +137,14 @@ class RowCheck:
                 bias_wrong &= ~wrong
             if self.rescaled and (wrong | bias_wrong).any():
                 for index in np.flatnonzero(wrong | bias_wrong):
-                    row = tile[index : index + 1]
-                    bias, own = (
-                        self.teacher.bias(origins[index : index + 1]),
-                        self.student.bias(row),
-                    )
-                    factor = _power_of_two(
-                        np.append(ours[index], own), np.append(theirs[index], bias)
-                    )
-                    rest = ours[index] - factor * theirs[index]
-                    rest_of_bias = own - factor * bias
-                    if (
-                        factor
-                        and not beyond(self.student, rest[None], row, group, classes).any()
-                        and not biases_beyond(self.student, rest_of_bias, row).any()
-                    ):
+                    row, bias = tile[index : index + 1], self.teacher.bias(origins[index, None])
+                    rows_and_biases = (ours[index], self.student.bias(row)), (theirs[index], bias)
+                    factor, off = multiple(*rows_and_biases)
+                    if factor and self._within(found, row, group, classes, off):
                         label = int(found.labels[row[0]])
                         found.labels[row] = self.table.times(factor, label)
                         wrong[index] = bias_wrong[index] = False
-                        moved[row] = (rest**2).sum()
+                        moved[row] = ((off[0] / factor) ** 2).sum()
             if wrong.any():
                 found.fail(tensor, ADD_UP, tile[wrong])
             if bias_wrong.any():
@@ -199,7 +189,7 @@ class RowCheck:
                 digest = _digest(sums[index], bias[index], read)
                 first, known = first_of.setdefault(source, (row, digest))
                 if known != digest:
-                    self._same_unit(found, row, first, classes)
+                    found.labels[row] = self._same_unit(found, row, first, classes)
 
     def _fail(
         self,
@@ -218,14 +208,32 @@ class RowCheck:
         elif biases_beyond(self.student, np.array([bias_off]), rows, found.extent).any():
             found.fail(linear.bias or linear.weight, equation, rows)
 
-    def _same_unit(self, found: Rows, row: int, other: int, classes: np.ndarray) -> None:
-        """Two rows of one new unit may differ by no more than adding them up may."""
+    def _same_unit(self, found: Rows, row: int, other: int, classes: np.ndarray) -> int:
+        """The label of a row of a new unit, beside the first one: they are equal, or multiples."""
         per_group = self.student.weights.rows_per_group
         pair = [np.array([each]) for each in (row, other)]
         both = np.union1d(classes, self.student.classes(other // per_group))
-        sums = [self.student.sums(each, int(each[0]) // per_group, both) for each in pair]
-        biases = [float(self.student.bias(each)[0]) for each in pair]
-        self._fail(found, FRESH, row, sums[0][0] - sums[1][0], biases[0] - biases[1], both)
+        rows = [
+            (self.student.sums(each, int(each[0]) // per_group, both)[0], self.student.bias(each))
+            for each in pair
+        ]
+        factor, off = multiple(*rows) if self.rescaled else (0.0, rows[0])
+        if not factor:
+            factor, off = 1.0, (rows[0][0] - rows[1][0], rows[0][1] - rows[1][1])
+        self._fail(found, FRESH, row, off[0], float(off[1][0]), both)
+        return self.table.times(factor, int(found.labels[other]))
+
+    def _within(
+        self,
+        found: Rows,
+        row: np.ndarray,
+        group: int,
+        classes: np.ndarray,
+        off: tuple[np.ndarray, np.ndarray],
+    ) -> bool:
+        """Whether a row and its bias may be ``off`` by so much."""
+        weights = beyond(self.student, off[0][None], row, group, classes, found.extent)
+        return not (weights.any() or biases_beyond(self.student, off[1], row, found.extent).any())
 
     def _passed(
         self,
@@ -263,7 +271,7 @@ class RowCheck:
 
     def _factor(self, weight: float) -> float:
         """What a row that passes a channel on multiplies it by: 1, if it was not rescaled."""
-        return (self.rescaled and _power_of_two(np.array([weight]), np.ones(1))) or 1.0
+        return (self.rescaled and power_of_two(np.array([weight]), np.ones(1))) or 1.0
 
     def _stored_alike(self, group: int, other: int) -> bool:
         """Whether copies are to be the teacher's rows bit for bit."""
@@ -283,14 +291,6 @@ class RowCheck:
         ours, theirs = self.student.weights.raw(rows), self.teacher.weights.raw(origins)
         same = (ours == theirs).reshape(len(rows), -1).all(axis=1)
         return same & (self.student.bias(rows) == self.teacher.bias(origins))
-
-
-def _power_of_two(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The positive power of two that one row is most likely to be of another; 0 where none is."""
-    place = int(np.abs(theirs).argmax()) if theirs.size else 0
-    below = float(theirs.ravel()[place]) if theirs.size else 0.0
-    ratio = float(ours.ravel()[place]) / below if below else 0.0
-    return 2.0 ** round(math.log2(ratio)) if 0.0 < ratio < math.inf else 0.0
 
 
 def _digest(sums: np.ndarray, bias: float, read: bytes) -> bytes:

@@ -15,12 +15,13 @@ from ckgrow.proof.certificate import Finding
 from ckgrow.proof.channels import ChannelCheck
 from ckgrow.proof.claims import Claims
 from ckgrow.proof.describing import described
-from ckgrow.proof.effective import Effective, Plain, recordable, unit
+from ckgrow.proof.effective import Plain, recordable, unit
 from ckgrow.proof.factors import Factors
 from ckgrow.proof.matching import Matching
 from ckgrow.proof.reading import LayerWeights
 from ckgrow.proof.rows import IDENTITY, RowCheck, Rows
 from ckgrow.proof.walking import Network, TeacherWalk, Walk, input_dim
+from ckgrow.provenance import UNPLACED
 from ckgrow.verdict.interface import Interface
 
 SILENT = "the branch adds zero"
@@ -102,7 +103,9 @@ class StudentWalk(Walk):
         copied = sources is not None and bool((sources >= 0).any())
         found: Rows | None = None
         for student in self._factors.readings(linear, copied, passing):
-            if self._misfit(name, student, teacher, sources, passing):
+            lacking = self._matching.lacking(student, teacher, sources, passing=passing)
+            if lacking:
+                self.lacking.append(lacking)
                 return np.full(linear.width, UNKNOWN, dtype=np.int64)
             rescaled = self._claims.rescaled
             with np.errstate(all="ignore"):  # what is no number is a finding of its own
@@ -131,7 +134,9 @@ class StudentWalk(Walk):
         node = site.node
         model = self._matching.followed(node, names)
         recorded = self._claims.defects.get(node.name)
-        believed = min(recorded or 0.0, recordable(self.network.header[names[0]].dtype))
+        somewhere = self._claims.defects.get(UNPLACED, 0.0)
+        most = recordable(self.network.header[names[0]].dtype)
+        believed = min(somewhere if recorded is None else recorded, most)
         undoing = np.full(len(before), self._behind_factor(before, node))
         if recorded is not None:  # what is new need not pass on as it is
             undoing |= self._known(before)
@@ -192,32 +197,6 @@ class StudentWalk(Walk):
             if meant and own not in self.table.ancestors(label):
                 found.fail(linear.weight, IDENTITY, np.array([row]))
                 found.labels[row] = meant[0] if len(meant) == 1 else UNKNOWN
-
-    def _misfit(
-        self,
-        name: str,
-        student: Effective,
-        teacher: Plain | None,
-        sources: np.ndarray | None,
-        passing: bool,
-    ) -> bool:
-        """Whether the claims cannot be those of this layer; said as something that is lacking."""
-        if sources is None:
-            if self._claims.recorded:
-                self.lacking.append(f"a map of {name}")
-            return self._claims.recorded
-        copied = bool((sources >= 0).any()) and not passing
-        if len(sources) != student.weights.linear.width:
-            self.lacking.append(f"a map of {name} that has its {len(sources)} channels")
-        elif copied and teacher is None:
-            self.lacking.append(f"the teacher's layer that {name} comes from")
-        elif copied and teacher is not None and sources.max() >= teacher.weights.linear.width:
-            self.lacking.append(f"a map of {name} onto channels that the teacher has")
-        elif copied and teacher is not None and student.geometry != teacher.geometry:
-            self.lacking.append(f"the strides and sizes of {name} as the teacher has them")
-        else:
-            return False
-        return True
 
     def _plain(self, walk: Walk, linear: Linear) -> Plain:
         network = walk.network
