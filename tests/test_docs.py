@@ -22,6 +22,7 @@ import typer.main
 from ckgrow import errors, localisation, proof, registry, spec
 from ckgrow.architecture import Option
 from ckgrow.cli import main, shared
+from ckgrow.learning import report as learning
 from ckgrow.reports import documents
 from ckgrow.reports.listing import (
     AdaptersDocument,
@@ -191,6 +192,11 @@ DOCUMENTS = {
     "A proven tensor": proof.Check,
     "A comparison in training mode": training.TrainMode,
     "An output in training mode": training.TrainModeOutput,
+    "Learning": learning.Learning,
+    "A learning tensor": learning.TensorLearning,
+    "A learning group": learning.GroupLearning,
+    "A finding on learning": learning.Finding,
+    "Losses": learning.Losses,
     "A step": documents.StepReport,
     "A tensor": documents.TensorRow,
     "A group": documents.GroupRow,
