@@ -36,6 +36,14 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         return extended
 
 
+def last_place(dtype: str) -> float:
+    """A unit in the last place of 1.0 in a floating-point dtype."""
+    one = np.ones((), numpy_dtype(dtype))
+    bits = {2: np.int16, 4: np.int32, 8: np.int64}[one.itemsize]
+    following = (one.view(bits) + 1).astype(bits).view(one.dtype)
+    return float(following) - 1.0
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """The dtype and shape of one tensor."""

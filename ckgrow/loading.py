@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,10 +18,11 @@ from ckgrow.files import open_checkpoint
 from ckgrow.header import Header, common_prefix
 from ckgrow.memory import MemoryReader
 from ckgrow.names import shown_path
-from ckgrow.provenance import Provenance
+from ckgrow.provenance import UNPLACED, Provenance, most_recorded
 from ckgrow.recognition import build, recognise
 from ckgrow.registry import architectures
 from ckgrow.shapes import infer_shapes
+from ckgrow.verdict.running import Side
 
 Tensors = Mapping[str, Any]
 
@@ -65,6 +67,24 @@ class Loaded:
         """A whole tensor in its stored dtype and shape."""
         shape = self.header.shape(name)
         return self.read(name, 0, shape[0] if shape else 1).reshape(shape)
+
+    @property
+    def side(self) -> Side:
+        """As the runtimes take it."""
+        return Side(self.label, self.network.graph, self.header, self.tensor)
+
+    @cached_property
+    def defects(self) -> Mapping[str, float]:
+        """How far its record says rounded nodes are off, as far as that can be."""
+        known = self.provenance.defects if self.provenance else {}
+        return {name: min(defect, self._most_off(name)) for name, defect in known.items()}
+
+    def _most_off(self, node: str) -> float:
+        """Of one node, or of all together where it is not known which."""
+        nodes = (each for each in self.network.graph.nodes if node in (each.name, UNPLACED))
+        specs = (self.header.get(each.input(1)) for each in nodes)
+        dtypes = (spec.dtype for spec in specs if spec is not None and spec.is_float)
+        return sum(map(most_recorded, dtypes))
 
     def __enter__(self) -> Loaded:
         return self

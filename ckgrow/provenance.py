@@ -15,6 +15,7 @@ from ckgrow.architecture import Assumption
 from ckgrow.drafts.draft import Origin
 from ckgrow.errors import CheckpointError
 from ckgrow.graph import Constant, Graph, Node
+from ckgrow.header import last_place
 from ckgrow.maps import ChannelMap
 
 SCHEMA = "ckgrow.provenance/3"
@@ -153,6 +154,15 @@ def _from_second(document: Mapping[str, Any]) -> dict[str, Any]:
     total = float(document["defect"])
     since = {"defects": {UNPLACED: total} if total else {}, "renames": {}}
     return {**document, **since, "schema": SCHEMA}
+
+
+def most_recorded(dtype: str) -> float:
+    """What a step records of a node at most; a record that says more is believed no farther.
+
+    A dense factor comes to three roundings, which are half a unit in the last place each, and what
+    solving for it in float64 is off by.
+    """
+    return 2.0 * last_place(dtype) + 2.0**-40
 
 
 def graph_document(graph: Graph) -> dict[str, Any]:

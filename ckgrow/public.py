@@ -115,10 +115,11 @@ def verify(
         raise SpecError("expected outputs belong to inputs of yours; give those too (--inputs)")
     if labels is not None and not (learn and inputs is not None):
         raise SpecError("labels belong to inputs of yours and to --learn; give those too")
-    if proof and (expect is not None or quick or (rtol, atol) != (None, None)):
+    running = expect is not None or quick or (rtol, atol) != (None, None)
+    if proof and (running or (inputs is not None and not (learn or train_mode))):
         raise SpecError(
-            "--proof runs nothing, so there is nothing that --expect, --quick, --rtol or --atol "
-            "could be about; leave them out, or verify without --proof"
+            "--proof runs nothing, so there is nothing that --inputs, --expect, --quick, --rtol or "
+            "--atol could be about; leave them out, or verify without --proof"
         )
     checks = Checks(
         samples,
@@ -137,7 +138,7 @@ def verify(
     watched = watching or Unwatched()
     stated = Wish(architecture, options or {})
     pair = open_pair(teacher, student, stated, weights=weights, maps=_path(maps))
-    with pair as (before, after), _page(report, before, after) as publish:
+    with pair as (before, after), _page(report, before, after, checks, _path(maps)) as publish:
         watched.begin("reading both files", 0)
         threads = workers or os.cpu_count() or 1
         hashes = {
@@ -153,7 +154,7 @@ def verify(
 
 @contextmanager
 def _page(
-    path: str | Path | None, teacher: Loaded, student: Loaded
+    path: str | Path | None, teacher: Loaded, student: Loaded, checks: Checks, maps: Path | None
 ) -> Iterator[Callable[[Verified], None]]:
     """What publishes a report, if one is wanted; whether it can be written shows at once."""
     if path is None:
@@ -163,7 +164,8 @@ def _page(
     from ckgrow.reports.page.evidence import Evidence, LayerDeviation
     from ckgrow.reports.page.writing import ReportFile
 
-    with ReportFile(Path(path), (teacher.path, student.path)) as file:
+    read = (teacher.path, student.path, checks.inputs, checks.expect, checks.labels, maps)
+    with ReportFile(Path(path), read) as file:
 
         def publish(found: Verified) -> None:
             layers = tuple(

@@ -85,11 +85,7 @@ def compare_checkpoints(
     comparing = _Comparing(teacher, student, checks, hashes, progress)
     too_large = "" if checks.proof else comparing.too_large()
     found = comparing.proven(too_large) if checks.proof or too_large else comparing.run()
-    if checks.train_mode:
-        found = replace(found, document=replace(found.document, train_mode=comparing.training()))
-    if checks.learn:
-        found = replace(found, document=replace(found.document, learning=comparing.learning()))
-    return found
+    return replace(found, document=comparing.looked_at_besides(found.document, too_large))
 
 
 @dataclass(frozen=True)
@@ -148,10 +144,30 @@ class _Comparing:
         """The verdict by reading both files; ``too_large`` is why they are not run."""
         self.progress("proving")
         proof = prove(self.teacher, self.student)
-        reason = f"{proof.result}: {proof.reason}"
+        reason = proof.reason
         reason += f"; not run: {too_large}" if too_large else "; nothing was run"
         document = self._document(proof.result == "proven", reason)
         return Verified(replace(document, proof=proof.result, certificate=proof))
+
+    def looked_at_besides(self, document: VerifyDocument, too_large: str) -> VerifyDocument:
+        """The document with what was asked for besides; what cannot be looked at is noted.
+
+        What is wrong with labels is an error all the same: the user can mend it.
+        """
+        if self.checks.train_mode and not too_large:
+            document = replace(document, train_mode=self.training())
+        if self.checks.learn and not too_large:
+            try:
+                document = replace(document, learning=self.learning())
+            except CheckpointError as failure:
+                if self.checks.labels is not None:
+                    raise
+                note = f"whether the student can learn was not seen: {failure}"
+                document = replace(document, notes=(*document.notes, note))
+        if too_large and (self.checks.train_mode or self.checks.learn):
+            note = "training was not looked at: the networks are too big to run"
+            document = replace(document, notes=(*document.notes, note))
+        return document
 
     def training(self) -> TrainMode:
         """How both compare in training mode."""
@@ -185,7 +201,7 @@ class _Comparing:
     @cached_property
     def sides(self) -> tuple[Side, Side]:
         """Both as the runtimes take them."""
-        return _side(self.teacher), _side(self.student)
+        return self.teacher.side, self.student.side
 
     @cached_property
     def interface(self) -> Interface:
@@ -219,12 +235,7 @@ def hash_checkpoint(loaded: Loaded, workers: int) -> str:
 
 def _recorded_defects(student: Loaded, hashes: Mapping[str, str]) -> Mapping[str, float]:
     """What rounded steps recorded of nodes, if the tensors are still those that they made."""
-    known = student.provenance
-    return known.defects if known and is_as_written(student, hashes) else {}
-
-
-def _side(loaded: Loaded) -> Side:
-    return Side(loaded.label, loaded.network.graph, loaded.header, loaded.tensor)
+    return student.defects if is_as_written(student, hashes) else {}
 
 
 def _interface(student: Loaded, hashes: Mapping[str, str]) -> Interface:

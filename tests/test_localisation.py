@@ -62,6 +62,24 @@ def test_faults_in_a_row_are_all_named_and_their_victims_are_not():
     assert [source.tensors for source in found.sources] == [(name,) for name in wrong]
 
 
+def test_what_is_no_number_accuses_one_layer():
+    state = mlp()
+    student = grown(state, {"widen": "*", "to": 6, "method": "r2wider"}, **RELU)
+    for name, index in (("0.weight", (1, 1)), ("2.weight", (5, 0))):
+        found, _ = located(student, state, changed(student, name, index, lambda _: np.nan))
+        assert [source.tensors for source in found.sources] == [(name,)]
+
+
+def test_a_fault_in_a_factor_behind_which_units_are_new():
+    """The rows of the product that are copies and those of new units are all wrong together."""
+    state = mlp()
+    steps = {"widen": "2", "to": 6, "method": "r2wider"}, {"deepen": "2", "method": "netmorph"}
+    student = grown(state, *steps, **RELU)
+    found, _ = located(student, state, changed(student, "2.weight", (2, 1), nudged))
+    assert [source.tensors for source in found.sources] == [("2.weight",)]
+    assert found.sources[0].layer == "2"
+
+
 # --- on files ---------------------------------------------------------------------------------
 
 STUDENTS = [

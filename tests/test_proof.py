@@ -7,6 +7,8 @@ equation a fault violates is plain from the layouts written down here.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 from commands import ckgrow, document, saved, tensors, written
 from proof_oracles import (
     arrays_of_state,
+    claims_of,
     in_memory,
     proof_of,
     proof_of_graph,
@@ -268,6 +271,16 @@ def test_two_outputs_of_one_layer_do_not_change_places():
 WIDTHS = {"a": 3, "b": 4, "c": 2, "d": 2}
 
 
+def test_a_product_that_nothing_is_recorded_of_has_to_be_exact():
+    state = mlp()
+    student = grown(state, {"deepen": "0", "method": "netmorph"}, **RELU)
+    plan = student.plan
+    arrays = arrays_of_state(plan, state), arrays_of_state(plan, student.tensors)
+    unrecorded = replace(claims_of(plan), defects={})
+    assert proof_of_graph(plan, *arrays).result == "proven"
+    assert proof_of_graph(plan, *arrays, unrecorded).result == "refuted"
+
+
 # --- without a record -------------------------------------------------------------------------
 
 
@@ -338,11 +351,21 @@ def test_not_proven_is_exit_1_and_says_what_is_missing(folder):
     assert lent["proof"] == "proven"
 
 
-@pytest.mark.parametrize("option", [["--quick"], ["--rtol", "1"], ["--atol", "1"]])
+@pytest.mark.parametrize(
+    "option", [["--quick"], ["--rtol", "1"], ["--atol", "1"], ["--inputs", "x.npy"]]
+)
 def test_proof_takes_nothing_that_is_about_running(folder, option):
     done = ckgrow("verify", "teacher.safetensors", "student.safetensors", "--proof", *option)
     assert done.exit_code == 2
     assert "nothing" in done.stderr
+
+
+def test_a_verdict_is_not_lost_where_learning_cannot_be_seen(folder):
+    saved(folder / "narrow.safetensors", NARROW)
+    pair = ("verify", "teacher.safetensors", "narrow.safetensors")
+    made = document(*pair, "--learn", code=1)
+    assert made["learning"] is None
+    assert any("learn was not seen" in note for note in made["notes"])
 
 
 def test_what_is_too_big_to_run_is_proven(folder, monkeypatch):
@@ -361,3 +384,10 @@ def test_the_student_of_a_gaussian_spec_is_refuted(folder):
 
 
 NOISY = 'steps:\n  - widen: "0"\n    factor: 2\n    noise: {kind: gaussian, scale: 0.1}\n'
+NARROW = {
+    "0.weight": np.ones((6, 3), np.float32),
+    "0.bias": np.ones(6, np.float32),
+    "2.weight": np.ones((3, 6), np.float32),
+    "2.bias": np.ones(3, np.float32),
+}
+"""Of another input size than what :func:`commands.tensors` makes."""

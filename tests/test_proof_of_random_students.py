@@ -205,7 +205,7 @@ def test_random_students_and_what_becomes_of_them():
     seen: Counter[str] = Counter()
 
     @settings(
-        max_examples=examples(15, 300),
+        max_examples=examples(10, 300),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(st.data())

@@ -14,7 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 import ckgrow as library
 from ckgrow.errors import CheckpointError, CkgrowError, FileError, SpecError
+from ckgrow.loading import Wish, load
 from ckgrow.reports.documents import to_json
+from ckgrow.verifying import hash_checkpoint
 
 MAPPING = {"steps": [{"widen": "0", "factor": 2}]}
 
@@ -206,6 +208,24 @@ def test_a_recorded_defect_counts_only_for_the_tensors_it_was_recorded_with(tmp_
     entry["defects"] = {"2": 1e-3}
     save_file(changed, student, {"ckgrow": json.dumps(entry)})
     assert not library.verify(teacher, student).preserved
+
+
+def test_a_recorded_defect_is_believed_as_far_as_a_step_can_have_recorded_it(tmp_path):
+    """A record that excuses a fault, hash and all, is not believed."""
+    teacher, student = tmp_path / "teacher.safetensors", tmp_path / "student.safetensors"
+    saved(teacher, tensors())
+    library.apply(teacher, {"steps": [{"widen": "0", "factor": 2}]}, student)
+    with safe_open(student, "np") as file:
+        entry = json.loads(file.metadata()["ckgrow"])
+    changed = load_file(student)
+    changed["2.weight"][1, 1] *= np.float32(1.05)
+    save_file(changed, student)
+    with load(student, Wish()) as bare:
+        entry["student"] = hash_checkpoint(bare, 1)
+    entry["defects"] = {"0": 0.02, "2": 3.0}
+    save_file(changed, student, {"ckgrow": json.dumps(entry)})
+    assert not library.verify(teacher, student).preserved
+    assert library.verify(teacher, student, proof=True).proof == "refuted"
 
 
 def test_where_a_shortcut_pads_is_said_when_it_matters():

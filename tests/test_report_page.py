@@ -453,22 +453,34 @@ def test_the_spec_reads_as_it_was_written(mlp):
     assert language.canonical(made[0]) == language.canonical(made[1])
 
 
+EARLIER = "<!doctype html>\nan earlier report"
+
+
 def test_report_takes_the_place_of_an_earlier_one(tmp_path):
     path = tmp_path / "report.html"
-    path.write_text("old")
+    path.write_text(EARLIER)
     with ReportFile(path) as report:
-        assert path.read_text() == "old"
+        assert path.read_text() == EARLIER
         report.publish("new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_report_takes_the_place_of_nothing_else(tmp_path):
+    path = tmp_path / "inputs.npy"
+    np.save(path, np.ones(3))
+    before = path.read_bytes()
+    with pytest.raises(FileError, match="no page that a report could replace"), ReportFile(path):
+        pass
+    assert path.read_bytes() == before
+
+
 def test_failing_run_leaves_the_earlier_report(tmp_path):
     path = tmp_path / "report.html"
-    path.write_text("old")
+    path.write_text(EARLIER)
     with pytest.raises(RuntimeError), ReportFile(path):
         raise RuntimeError
-    assert path.read_text() == "old"
+    assert path.read_text() == EARLIER
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 
 from ckgrow.cli.tables import console, show_assumptions, table
@@ -31,8 +33,10 @@ def show_verdict(document: VerifyDocument) -> None:
     if document.localisation is not None:
         _localisation(out, document.localisation)
     if document.certificate is not None:
-        _proof(out, document.certificate)
+        _violations(out, document.certificate)
     show_assumptions(out, document.assumptions)
+    if document.certificate is not None:
+        _checks(out, document.certificate)
     if document.train_mode is not None:
         _training(out, document.train_mode)
     if document.learning is not None:
@@ -70,7 +74,7 @@ def _localisation(out: Console, found: Localisation) -> None:
             shown(source.layer),
             first_few(source.tensors),
             first_few([str(channel) for channel in source.channels]),
-            first_few(source.sources),
+            first_few(tuple(dict.fromkeys(source.sources))),
             _number(source.deviation),
         )
         for source in found.sources
@@ -84,21 +88,25 @@ def _localisation(out: Console, found: Localisation) -> None:
         out.print(f"not compared, for want of a record: {first_few(found.skipped)}")
 
 
-def _proof(out: Console, proof: Proof) -> None:
+def _violations(out: Console, proof: Proof) -> None:
     if proof.findings:
         rows = [
             (
                 shown(each.tensor or each.layer),
                 each.equation,
                 first_few([str(channel) for channel in each.channels]),
-                first_few(each.sources),
-                _number(each.defect),
+                first_few(tuple(dict.fromkeys(each.sources))),
+                _number(each.defect) if math.isfinite(each.defect) else "",
             )
             for each in proof.findings
         ]
-        table(out, ("violated at", "equation", "channels", "source", "units of rounding"), rows)
+        head = "violated at" if proof.result == "refuted" else "not borne out at"
+        table(out, (head, "equation", "channels", "should be", "units of rounding"), rows)
     for each in proof.lacking:
         out.print(f"missing: {each}")
+
+
+def _checks(out: Console, proof: Proof) -> None:
     groups = [
         (
             shown(group.group),
@@ -134,7 +142,7 @@ def _learning(out: Console, found: Learning) -> None:
     out.print(f"learning: {found.verdict}", style=style)
     out.print(found.reason)
     for finding in found.findings:
-        out.print(f"{finding.kind}: {first_few(finding.layers)}: {finding.what}")
+        out.print(f"{finding.kind}: {finding.what}")
         out.print(f"  cure: {finding.cure}")
     if found.share is not None:
         out.print(f"new weights that moved: {found.moved:,} of {found.new:,} ({found.share:.1%})")

@@ -142,7 +142,8 @@ class Lifting:
         wanted: list[torch.Tensor | None] = []
         first: dict[int, int] = {}
         given = self._given(node, after)
-        scale = max(size, float(found.abs().max()) if found.numel() else 0.0)
+        finite = torch.nan_to_num(found, 0.0, 0.0, 0.0)  # what is no number sets no scale
+        scale = max(size, float(finite.abs().max()) if found.numel() else 0.0)
         for index, label in enumerate(channels.tolist()):
             expected = self._expected(label, parts[index], before)
             if expected is None and label in given and given[label].shape == parts[index].shape:
@@ -160,7 +161,8 @@ class Lifting:
                 like = first.get(int(channels[index]), index)  # either of two may be the wrong one
                 deviation[[index, like]] = np.maximum(deviation[[index, like]], off)
         right = [part if each is None else each for part, each in zip(parts, wanted, strict=True)]
-        after.values[value] = torch.stack(right, dim) if dim is not None else right[0]
+        whole = torch.stack(right, dim) if dim is not None else right[0]
+        after.values[value] = torch.nan_to_num(whole, 0.0, 0.0, 0.0)  # and accuses nobody else
         compared = np.array([each is not None for each in wanted])
         return Departure(node, dim, np.nan_to_num(deviation, nan=np.inf), compared)
 

@@ -11,7 +11,7 @@ from ckgrow.graph import Node
 from ckgrow.loading import Loaded
 from ckgrow.proof import Claims, Finding, Proof, Traces, traced_proof
 from ckgrow.proof.describing import described
-from ckgrow.verdict.running import Side, batch_rows
+from ckgrow.verdict.running import batch_rows
 from ckgrow.verdict.samples import Samples
 
 AGREES = 1e-10
@@ -74,7 +74,7 @@ def locate(
     """
     from ckgrow.localisation.lifting import Lifting, Traced  # imports torch
 
-    claims = claims or Claims.of(student.provenance, teacher.header, student.header)
+    claims = claims or Claims.of(teacher, student)
     progress("locating the difference")
     proof, traces = traced_proof(teacher, student, claims)
     before = Traced(teacher.network.graph, teacher.tensor, traces.teacher)
@@ -82,7 +82,7 @@ def locate(
     lifting = Lifting(before, after, traces.table)
     sources: list[Source] = []
     nodes: dict[str, NodeDeviation] = {}
-    rows = min(SAMPLES, batch_rows((_side(teacher), _side(student))))
+    rows = min(SAMPLES, batch_rows((teacher.side, student.side)))
     for departure in lifting.run(samples.rows(0, rows), samples.for_student().rows(0, rows)):
         node = departure.node
         tolerance = AGREES + DEFECTS * claims.defects.get(node.name, 0.0)
@@ -95,10 +95,6 @@ def locate(
     every = student.network.graph.nodes
     skipped = tuple(node.name for node in every if node.name not in nodes)
     return Localisation(tuple(sources), len(nodes), skipped), tuple(nodes.values())
-
-
-def _side(loaded: Loaded) -> Side:
-    return Side(loaded.label, loaded.network.graph, loaded.header, loaded.tensor)
 
 
 def _source(

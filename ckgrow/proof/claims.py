@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ckgrow.drafts.draft import Origin
-from ckgrow.header import Header
+from ckgrow.loading import Loaded
 from ckgrow.maps import ChannelMap
-from ckgrow.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -28,18 +27,19 @@ class Claims:
     recorded: bool = True
 
     @staticmethod
-    def of(provenance: Provenance | None, teacher: Header, student: Header) -> Claims:
+    def of(teacher: Loaded, student: Loaded) -> Claims:
         """Those of a record; without one, tensors of one name and shape are the teacher's."""
-        if provenance is None:
+        before, after, record = teacher.header, student.header, student.provenance
+        if record is None:
             same = {
                 name: name
-                for name, spec in student.items()
-                if name in teacher and teacher[name].shape == spec.shape
+                for name, spec in after.items()
+                if name in before and before[name].shape == spec.shape
             }
             return Claims({}, same, recorded=False)
-        new = {*provenance.new_tensors, *provenance.renames.values()}
-        names = {name: name for name in student if name in teacher and name not in new}
-        names |= {now: before for before, now in provenance.renames.items() if before in teacher}
-        steps = provenance.spec.get("steps", ())
+        new = {*record.new_tensors, *record.renames.values()}
+        names = {name: name for name in after if name in before and name not in new}
+        names |= {now: old for old, now in record.renames.items() if old in before}
+        steps = record.spec.get("steps", ())
         rescaled = any(step.get("rescale") is not None for step in steps)
-        return Claims(provenance.origins, names, provenance.interface, provenance.defects, rescaled)
+        return Claims(record.origins, names, record.interface, student.defects, rescaled)

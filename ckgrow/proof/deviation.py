@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ckgrow.proof.effective import Effective, unit
+from ckgrow.header import last_place
+from ckgrow.proof.effective import Effective
 from ckgrow.proof.reading import Taps
 
 
@@ -63,7 +64,7 @@ def biases_beyond(
 
 
 def _units(layer: Effective, off: np.ndarray, size: np.ndarray) -> np.ndarray:
-    last = np.maximum(size, off) * unit(layer.weights.dtype)
+    last = np.maximum(size, off) * last_place(layer.weights.dtype)
     finite = np.isfinite(off)
     return np.where(finite, off, np.inf) / np.where(finite & (last > 0), last, 1.0)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from ckgrow.header import numpy_dtype
+from ckgrow.header import last_place
 from ckgrow.labels import ZERO, Labels
 from ckgrow.proof.reading import Adding, LayerWeights, Taps
+from ckgrow.provenance import most_recorded
 
 DOUBLE = 2.0**-53
 """What adding two numbers in float64 may be off by, relative to them."""
@@ -121,9 +122,9 @@ class Product:
 
     @property
     def defect(self) -> float:
-        """What is recorded of both, if steps can have recorded it."""
-        most = recordable(self.weights.dtype)
-        return min(self.recorded or most, most) + self.inner.defect
+        """What is recorded of both."""
+        most = most_recorded(self.weights.dtype)
+        return min(self.recorded, most) + self.inner.defect
 
     @property
     def taps(self) -> Taps:
@@ -186,7 +187,8 @@ class Product:
     def _rounding(self, group: int) -> float:
         """Of W', and of solving for it and of multiplying by it in float64."""
         count = len(self._members(group))
-        return unit(self.inner.weights.dtype) / 2 + DOUBLE * (count + 24 * math.sqrt(count) + 4)
+        half = last_place(self.inner.weights.dtype) / 2
+        return half + DOUBLE * (count + 24 * math.sqrt(count) + 4)
 
     def _members(self, group: int) -> np.ndarray:
         """Of what the layer reads, the factor's rows; the rest has to cancel."""
@@ -230,25 +232,6 @@ class Product:
 
 Effective = Plain | Product
 """A layer by what it does, whichever way it is stored."""
-
-Seen = Callable[[str], "Effective | None"]
-
-
-def recordable(dtype: str) -> float:
-    """What a step records of a node at most: a record that says more is not believed.
-
-    A dense factor comes to three roundings, which are half a unit each, and what solving for it in
-    float64 is off by.
-    """
-    return 2.0 * unit(dtype) + 2.0**-40
-
-
-def unit(dtype: str) -> float:
-    """A unit in the last place of 1.0."""
-    one = np.ones((), numpy_dtype(dtype))
-    bits = {2: np.int16, 4: np.int32, 8: np.int64}[one.itemsize]
-    following = (one.view(bits) + 1).astype(bits).view(one.dtype)
-    return float(following) - 1.0
 
 
 def centre(taps: Taps) -> int | None:

@@ -37,7 +37,7 @@ def traced_proof(
 ) -> tuple[Proof, Traces]:
     """The same, and the labels that it rests on, for whoever compares activations."""
     if claims is None:
-        claims = Claims.of(student.provenance, teacher.header, student.header)
+        claims = Claims.of(teacher, student)
     table = Labels()
     before = TeacherWalk(Network(teacher.network.graph, teacher.header, teacher.read), table)
     before.walk()
@@ -115,6 +115,11 @@ def _reason(
         return f"violated at {where}: {findings[0].equation}"
     if result == "not proven":
         return f"what is missing: {first_few(lacking)}"
-    defect = max((check.defect for check in checks), default=0.0)
-    said = "exactly" if defect == 0.0 else f"within {defect:.2g} units of rounding"
-    return f"every equation of {len(checks)} tensors holds {said}: equal for every input"
+    held = [check.defect for check in checks if check.result == "holds"]
+    defect = max(held, default=0.0)
+    if defect == 0.0:
+        return f"every equation of {len(held)} tensors holds exactly: equal for every input"
+    return (
+        f"every equation of {len(held)} tensors holds within {defect:.2g} units of rounding, as "
+        "its record says: equal for every input, but for that"
+    )

@@ -85,10 +85,12 @@ class RowCheck:
         pairs = ((outer.linear.weight, inner.linear.weight), (outer.linear.bias, inner.linear.bias))
         copies = 0 if self.sources is None else int((self.sources >= 0).sum())
         in_group = (copies or outer.linear.width) // outer.linear.groups
-        for (tensor, equation), rows in list(found.wrong.items()):
-            other = dict(pairs).get(tensor)
+        for tensor, other in pairs:
+            wrong = [each for each in found.wrong if each[0] == tensor]
+            rows = {row for each in wrong for row in found.wrong[each]}
             if other and 2 * len(rows) > in_group:
-                found.wrong[other, equation] = found.wrong.pop((tensor, equation))
+                for each in wrong:
+                    found.wrong.setdefault((other, each[1]), []).extend(found.wrong.pop(each))
 
     def _copies(self, rows: np.ndarray) -> np.ndarray:
         if self.sources is None or self.teacher is None or self.passing:

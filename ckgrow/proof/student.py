@@ -8,6 +8,7 @@ import numpy as np
 
 from ckgrow.drafts.draft import Origin
 from ckgrow.graph import Node, Shape
+from ckgrow.header import last_place
 from ckgrow.labels import UNKNOWN, ZERO, Labels
 from ckgrow.ops import Site
 from ckgrow.ops.tracing import Linear
@@ -15,13 +16,13 @@ from ckgrow.proof.certificate import Finding
 from ckgrow.proof.channels import ChannelCheck
 from ckgrow.proof.claims import Claims
 from ckgrow.proof.describing import described
-from ckgrow.proof.effective import Plain, recordable, unit
+from ckgrow.proof.effective import Plain
 from ckgrow.proof.factors import Factors
 from ckgrow.proof.matching import Matching
 from ckgrow.proof.reading import LayerWeights
 from ckgrow.proof.rows import IDENTITY, RowCheck, Rows
 from ckgrow.proof.walking import Network, TeacherWalk, Walk, input_dim
-from ckgrow.provenance import UNPLACED
+from ckgrow.provenance import UNPLACED, most_recorded
 from ckgrow.verdict.interface import Interface
 
 SILENT = "the branch adds zero"
@@ -135,7 +136,7 @@ class StudentWalk(Walk):
         model = self._matching.followed(node, names)
         recorded = self._claims.defects.get(node.name)
         somewhere = self._claims.defects.get(UNPLACED, 0.0)
-        most = recordable(self.network.header[names[0]].dtype)
+        most = most_recorded(self.network.header[names[0]].dtype)
         believed = min(somewhere if recorded is None else recorded, most)
         undoing = np.full(len(before), self._behind_factor(before, node))
         if recorded is not None:  # what is new need not pass on as it is
@@ -148,7 +149,7 @@ class StudentWalk(Walk):
             self._fail(names[index], node.name, found.equation, tuple(wrong), said)
         sources = np.array([self._source(label) for label in before.tolist()])
         for name in names:
-            defect = found.defect / unit(self.network.header[name].dtype)
+            defect = found.defect / last_place(self.network.header[name].dtype)
             self.seen.append(Seen(name, node.name, sources, found.equation, defect))
         return found.labels
 

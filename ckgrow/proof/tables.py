@@ -65,7 +65,7 @@ def _groups(grouping: Grouping, claims: Claims, tensors: Sequence[Check]) -> Ite
         if not rows or not group.layers:
             continue
         origin = claims.origins.get(group.layers[0])
-        sources = _NOTHING if origin is None else origin.map.sources
+        sources = np.arange(group.width) if origin is None else origin.map.sources
         teacher = group.width if origin is None else origin.map.width if origin.of else 0
         yield GroupCheck(
             group.name,

@@ -130,6 +130,11 @@ def _unjudgeable(teacher: np.ndarray, scale: float, yardstick: float, needed: fl
             "the arithmetic is too inexact for a verdict"
         )
     variation = float(np.ptp(teacher.astype(np.float64), axis=0).max())
+    if variation > 1e-3 * scale and variation <= needed:
+        return (
+            f"the tolerance is so wide that no two of its values could be told apart: it varies by "
+            f"{variation:.1e} over the inputs, and {needed:.1e} would be needed"
+        )
     if variation <= needed:
         return (
             f"it does not vary over the inputs (by {variation:.1e} at a scale of {scale:.1e}), "

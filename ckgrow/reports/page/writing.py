@@ -11,13 +11,16 @@ from ckgrow.errors import FileError
 from ckgrow.names import shown_path
 from ckgrow.publishing import PartFile
 
+START = b"<!doctype html>"
+
 
 class ReportFile:
     """A report at ``path``, which takes the place of an earlier one.
 
     Entering the context shows whether it can be written: FileError where the folder is missing or
     closed, where a directory has that name, where another run writes it, and where it would take
-    the place of one of ``sources``, the files it is about. Until :meth:`publish` nothing changes.
+    the place of anything but a page: ``sources``, the files it is about, are none either way. Until
+    :meth:`publish` nothing changes.
     """
 
     def __init__(self, path: Path, sources: Iterable[Path | None] = ()) -> None:
@@ -28,6 +31,11 @@ class ReportFile:
                     f"{shown_path(path)} is one of the files that the report is about; name "
                     "another file for the report"
                 )
+        if self._part.taken and not _is_page(self._part.target):
+            raise FileError(
+                f"{shown_path(path)} exists and is no page that a report could replace; name "
+                "another file for the report"
+            )
 
     def __enter__(self) -> ReportFile:
         self._part.__enter__()
@@ -53,3 +61,13 @@ class ReportFile:
         traceback: TracebackType | None,
     ) -> None:
         self._part.__exit__(kind, error, traceback)
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file begins as a report does; an empty one may be replaced as well."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(START))
+    except OSError as failure:
+        raise FileError(f"{shown_path(path)} cannot be read: {failure.strerror}") from None
+    return start in (START, b"")
