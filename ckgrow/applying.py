@@ -5,23 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Protocol
 
 from blake3 import blake3
 
-from ckgrow.checkpoint import PROVENANCE_KEY, Format
+from ckgrow.checkpoint import PROVENANCE_KEY, ContainerWriter, Content, Sink
 from ckgrow.drafts.calibrating import hash_calibrations, require_unchanged
-from ckgrow.errors import CkgrowError, FileError, SpecError
+from ckgrow.errors import CkgrowError, FileError
 from ckgrow.execute import content_hash, execute
 from ckgrow.header import Header
-from ckgrow.loading import Loaded, Wish, load
+from ckgrow.loading import Loaded, Wish, load, twin
 from ckgrow.names import shown_path
-from ckgrow.planning import Plan
+from ckgrow.outputs import Output, Part
+from ckgrow.places import Place
+from ckgrow.planning import Plan, make_plan
 from ckgrow.provenance import Provenance
-from ckgrow.publishing import PartFile
 from ckgrow.recipes import Recipe
-from ckgrow.registry import formats
 from ckgrow.reports.describing import amounts
 from ckgrow.reports.documents import ApplyDocument, VerifyDocument
 from ckgrow.spec import canonical
@@ -66,47 +65,26 @@ class Unwatched:
         """Nothing to show."""
 
 
-def output_format(teacher: Loaded, output: Path) -> Format:
-    """The format that the suffix of ``output`` says.
+def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> ApplyDocument:
+    """Writes, verifies and publishes the student of ``plan``.
 
-    Raises SpecError where ckgrow does not write it, FileError where the output is the teacher.
-    """
-    path = teacher.path
-    if path is not None and os.path.exists(output) and os.path.samefile(path, output):
-        raise FileError(f"{shown_path(output)} is the teacher itself; write the student elsewhere")
-    known = formats().values()
-    for each in known:
-        if output.suffix.lower() in each.suffixes and each.writable:
-            return each
-    writable = ", ".join(suffix for each in known if each.writable for suffix in each.suffixes)
-    raise SpecError(
-        f"{shown_path(output)}: the suffix says which format to write, and ckgrow does not write "
-        f"{output.suffix or 'files without one'}; it writes {writable}"
-    )
-
-
-def write_student(
-    plan: Plan, output: Path, writing: Format, run: Run, watching: Watching
-) -> ApplyDocument:
-    """Writes, verifies and publishes the student of ``plan`` at ``output``.
-
-    ``writing`` is what :func:`output_format` says of ``output``. Raises FileError where it cannot
-    be written, and whatever reading the teacher raises. Nothing is left behind then.
+    Raises FileError where it cannot be written, and whatever reading the teacher raises. Nothing
+    is left behind then.
     """
     teacher = plan.teacher
-    with PartFile(output, force=run.force) as part:
+    with output.part(force=run.force) as part:
         watching.begin("reading the teacher", 0)
         identity = _provenance(plan, hash_checkpoint(teacher, run.workers))
-        if part.taken and (known := _written_before(output, identity)):
+        if part.taken and (known := _written_before(output.place, identity)):
             return _document(plan, output, "up to date", known, None)
         part.require_free()
-        student = _Student(plan, identity, writing, run, watching)
+        twins = _twins(plan) if output.format.containers else {}
+        student = _Student(plan, twins, identity, part, output, run, watching)
         expected = True
         if plan.preserves in DEVIATING and run.checks is not None:
-            quiet = {name: recipe.quiet() for name, recipe in plan.draft.recipes.items()}
-            expected = student.verified(part.path, student.written(part.path, quiet)).preserved
-        digest = student.written(part.path, plan.draft.recipes)
-        verdict = student.verified(part.path, digest) if run.checks is not None else None
+            expected = student.verified(student.written(quiet=True)).preserved
+        digest = student.written()
+        verdict = student.verified(digest) if run.checks is not None else None
         if not teacher.reader.unchanged():
             raise FileError(
                 f"{teacher.label} changed while it was read; run again when nothing writes to it"
@@ -116,7 +94,7 @@ def write_student(
         if verdict is not None:
             verdict = replace(
                 verdict,
-                student=shown_path(output),
+                student=shown_path(output.place),
                 expected=not verdict.preserved and plan.preserves in DEVIATING and expected,
             )
             if not (verdict.preserved or verdict.expected):
@@ -127,47 +105,93 @@ def write_student(
     return _document(plan, output, "written", hashes, verdict)
 
 
+def _twins(plan: Plan) -> dict[str, Plan]:
+    """The other state dicts of the teacher's container, each to be grown as the weights are."""
+    teacher = plan.teacher
+    stated = Wish(teacher.architecture.name, teacher.network.options)
+    names = teacher.reader.contents.twins
+    return {name: make_plan(twin(teacher, name, stated), plan.spec) for name in names}
+
+
 @dataclass(frozen=True)
 class _Student:
     """The student being made, with everything that making and checking it needs."""
 
     plan: Plan
+    twins: Mapping[str, Plan]
     identity: Provenance
-    format: Format
+    part: Part
+    output: Output
     run: Run
     watching: Watching
 
-    def written(self, path: Path, recipes: Mapping[str, Recipe]) -> str:
-        """Writes the file at ``path`` and returns its content hash."""
-        prefix, teacher = self.plan.teacher.prefix, self.plan.teacher
-        made = {prefix + name: recipe for name, recipe in recipes.items()}
-        # In the order of names, so that the same tensors make the same bytes whoever held them.
-        header = Header({name: made[name].spec for name in sorted(made)})
-        metadata = dict(teacher.reader.contents.metadata)
+    def written(self, *, quiet: bool = False) -> str:
+        """Writes the part, without its noise where ``quiet``, and returns its content hash."""
+        teacher, contents = self.plan.teacher, self.plan.teacher.reader.contents
+        made = _made(self.plan, quiet)
+        header = _header(made)
+        metadata = dict(contents.metadata)
         # Stands for the student's hash until that is known: found nowhere else in the file.
         unhashed = blake3(repr((sorted(made), metadata, self.identity)).encode()).hexdigest()
         metadata[PROVENANCE_KEY] = replace(self.identity, student=unhashed).to_json()
-        total = sum(spec.nbytes for spec in header.values())
+        content = Content(
+            header,
+            metadata,
+            self.plan.graph,
+            teacher.prefix,
+            contents.ties,
+            contents.container,
+            self.output.drop,
+            self.output.shard_size,
+        )
+        total = sum(spec.nbytes for spec in header.values()) * (1 + len(self.twins))
         self.watching.begin("growing", total)
-        writer = self.format.create(path, header, metadata)
+        writer = self.output.format.create(self.part, content)
         try:
-            digests = execute(made, teacher.read, writer, self.run.workers, self.watching.advance)
-            digest = content_hash(header, digests)
+            digest = content_hash(header, self._grown(made, teacher, writer))
+            if isinstance(writer, ContainerWriter):
+                for name, plan in self.twins.items():
+                    others = _made(plan, quiet)
+                    self._grown(others, plan.teacher, writer.twin(name, _header(others)))
             writer.finish({unhashed: digest})
         except BaseException:
             writer.abandon()
             raise
         return digest
 
-    def verified(self, path: Path, digest: str) -> VerifyDocument:
-        """The verdict on what stands at ``path``."""
-        teacher = self.plan.teacher
+    def _grown(self, made: Mapping[str, Recipe], teacher: Loaded, sink: Sink) -> dict[str, str]:
+        return execute(made, teacher.read, sink, self.run.workers, self.watching.advance)
+
+    def verified(self, digest: str) -> VerifyDocument:
+        """The verdict on what stands in the part: that on the weights, if no twin's is worse."""
+        self.watching.begin("verifying", 0)
+        verdict = self._compared(self.plan.teacher, digest, None)
+        for name, plan in self.twins.items():
+            other = self._compared(plan.teacher, digest, name)
+            if not other.preserved:
+                return other
+        return verdict
+
+    def _compared(self, teacher: Loaded, digest: str, weights: str | None) -> VerifyDocument:
         hashes = {"teacher": self.identity.teacher, "student": digest}
         locate = self.plan.preserves not in DEVIATING
         checks = replace(self.run.checks or Checks(), seed=self.plan.spec.seed, locate=locate)
-        self.watching.begin("verifying", 0)
-        with load(path, Wish()) as student:
+        with load(self.part.opened(), Wish(weights=weights)) as student:
             return compare_checkpoints(teacher, student, checks, hashes=hashes).document
+
+
+def _made(plan: Plan, quiet: bool) -> dict[str, Recipe]:
+    """The student's tensors by their names in the file."""
+    prefix = plan.teacher.prefix
+    return {
+        prefix + name: recipe.quiet() if quiet else recipe
+        for name, recipe in plan.draft.recipes.items()
+    }
+
+
+def _header(made: Mapping[str, Recipe]) -> Header:
+    """In the order of names, so that the same tensors make the same bytes whoever held them."""
+    return Header({name: made[name].spec for name in sorted(made)})
 
 
 def _provenance(plan: Plan, teacher_hash: str) -> Provenance:
@@ -193,7 +217,7 @@ def _provenance(plan: Plan, teacher_hash: str) -> Provenance:
     )
 
 
-def _written_before(output: Path, identity: Provenance) -> dict[str, str] | None:
+def _written_before(output: Place, identity: Provenance) -> dict[str, str] | None:
     """The hashes of a student at ``output`` that this very run would make again."""
     try:
         with load(output, Wish()) as present:
@@ -210,7 +234,7 @@ def _written_before(output: Path, identity: Provenance) -> dict[str, str] | None
 
 def _document(
     plan: Plan,
-    output: Path,
+    output: Output,
     status: str,
     hashes: Mapping[str, str],
     verdict: VerifyDocument | None,
@@ -218,7 +242,7 @@ def _document(
     parameters, size, flops = amounts(plan)
     return ApplyDocument(
         plan.teacher.label,
-        shown_path(output),
+        shown_path(output.place),
         status,
         plan.preserves,
         plan.stock_loadable,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from blake3 import blake3
 
-from ckgrow.checkpoint import Writer
+from ckgrow.checkpoint import Sink
 from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, TensorSpec, common_prefix
 from ckgrow.names import shown
@@ -125,7 +125,7 @@ def tiles(spec: TensorSpec) -> Iterator[np.ndarray]:
 def execute(
     recipes: Mapping[str, Recipe],
     read: Read,
-    writer: Writer,
+    writer: Sink,
     workers: int,
     advance: Advance = lambda _: None,
 ) -> dict[str, str]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
-from ckgrow.checkpoint import Format, Reader
+from ckgrow.checkpoint import File, Format, Reader
 from ckgrow.errors import CheckpointError, FileError
-from ckgrow.names import shown_path
-from ckgrow.registry import formats
+from ckgrow.names import first_few, shown, shown_path
+from ckgrow.places import Place, inside, is_remote, local
+from ckgrow.registry import format_named, formats, store
 
 START_LENGTH = 16
 """How many bytes of a file a format sees when it is asked whether the file is its own."""
@@ -22,18 +24,33 @@ _LARGEST_READ = 1 << 30  # one system call returns less than 2 GiB
 
 
 class RegularFile:
-    """A regular file opened for reading at any offset, from several threads at once.
+    """A regular file of this machine.
+
+    ``name`` and ``place`` are those of ``path`` unless given: a part file is spoken of by the name
+    that it will have, and ``companions`` stand where its siblings will be.
 
     Raises FileError when the path is missing, not permitted, or no regular file: a directory, a
     pipe or a device is refused before it is opened, so that nothing waits for a writer.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
-        self.place = shown_path(path)
+    path: Path | None
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str = "",
+        place: str = "",
+        companions: dict[str, Path] | None = None,
+    ) -> None:
+        self._path = Path(path).absolute()
+        self.path = self._path
+        self.name = name or self._path.name
+        self.place = place or shown_path(path)
+        self._companions = companions or {}
         try:
-            _require_regular(os.stat(self.path), self.place)
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            _require_regular(os.stat(self._path), self.place)
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as failure:
             raise FileError(f"{self.place} cannot be opened: {_reason(failure)}") from None
         status = os.fstat(self._descriptor)
@@ -77,10 +94,35 @@ class RegularFile:
         stream.seek(0)
         return stream
 
+    def sibling(self, name: str) -> RegularFile | None:
+        """The file ``name`` in the same folder or below it, None when there is none.
+
+        A link may lead to where the file itself really is, as in a cache of links. Raises
+        CheckpointError for what leads elsewhere.
+        """
+        if name in self._companions:
+            return RegularFile(self._companions[name], name=name)
+        parts = Path(name).parts
+        if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+            raise CheckpointError(
+                f"{self.place} names a file {shown(name)}, which is not in its folder; files that "
+                "belong together lie together"
+            )
+        path = self._path.parent / name
+        if not os.path.lexists(path):
+            return None
+        homes = {self._path.parent.resolve(), self._path.resolve().parent}
+        if not any(path.resolve().is_relative_to(home) for home in homes):
+            raise CheckpointError(
+                f"{self.place} names the file {shown(name)}, a link that leads out of its folder; "
+                "put the file itself there"
+            )
+        return RegularFile(path)
+
     def unchanged(self) -> bool:
         """Whether the path still leads to the file that was opened, of the same size and time."""
         try:
-            return _identity(os.stat(self.path)) == self._identity
+            return _identity(os.stat(self._path)) == self._identity
         except OSError:
             return False
 
@@ -91,34 +133,69 @@ class RegularFile:
             self._descriptor = -1
 
 
-def open_checkpoint(path: str | Path, weights: str | None = None) -> Reader:
-    """Opens the checkpoint at ``path`` in whichever format it is.
+def open_file(place: Place) -> File:
+    """The file at a place, here or elsewhere; FileError when it cannot be opened."""
+    return store().open(str(place)) if is_remote(place) else RegularFile(local(place))
+
+
+def open_checkpoint(source: Place | File, weights: str | None = None) -> Reader:
+    """Opens a checkpoint in whichever format it is; a folder stands for the one that is in it.
 
     What the file holds decides before what it is called. ``weights`` names the state dict inside
     a container. Raises FileError when the file cannot be opened, CheckpointError when no format
     can read it, SpecError when it has no ``weights`` of that name.
     """
-    file = RegularFile(path)
+    file = open_file(_entrance(source)) if isinstance(source, str | Path) else source
     try:
         start = file.read(0, min(START_LENGTH, file.size))
-    finally:
+        if not start:
+            raise CheckpointError(f"{file.place} is empty; fetch it again or save it again")
+        found = _format_of(file, start)
+    except BaseException:
         file.close()
-    if not start:
-        raise CheckpointError(f"{file.place} is empty; fetch it again or save it again")
-    return _format_of(Path(path), start).open(Path(path), weights)
+        raise
+    return found.open(file, weights)
 
 
-def _format_of(path: Path, start: bytes) -> Format:
-    known = formats().values()
-    for candidate in known:
-        if candidate.recognises(path, start):
+def _entrance(place: Place) -> Place:
+    """The file to open first: the place itself, or what a folder holds."""
+    names = _listing(place)
+    if names is None:
+        return place
+    endings = tuple(suffix for each in formats().values() for suffix in each.suffixes)
+    found = [name for name in sorted(names) if name.lower().endswith(endings)]
+    chosen = [name for name in found if name.endswith(".index.json")] or found
+    if len(chosen) == 1:
+        return inside(place, chosen[0])
+    if not chosen:
+        raise FileError(
+            f"{shown_path(place)} is a directory without a checkpoint in it; name a file"
+        )
+    raise FileError(
+        f"{shown_path(place)} is a directory with {len(chosen)} checkpoints; name one of "
+        f"{first_few([shown(name) for name in chosen])}"
+    )
+
+
+def _listing(place: Place) -> Iterable[str] | None:
+    if is_remote(place):
+        return store().listing(str(place))
+    try:
+        return os.listdir(local(place)) if os.path.isdir(local(place)) else None
+    except (OSError, ValueError) as failure:
+        raise FileError(f"{shown_path(place)} cannot be opened: {_reason(failure)}") from None
+
+
+def _format_of(file: File, start: bytes) -> Format:
+    for candidate in formats().values():
+        if candidate.recognises(file, start):
             return candidate
-    for candidate in known:  # it is not what its name says: that format explains what is wrong
-        if path.suffix.lower() in candidate.suffixes:
-            return candidate
-    readable = "; ".join(f"{each.name} ({' '.join(each.suffixes)})" for each in known)
+    named = format_named(file.name)
+    if named is not None:  # it is not what its name says: that format explains what is wrong
+        return named
+    readable = "; ".join(f"{each.name} ({' '.join(each.suffixes)})" for each in formats().values())
     raise CheckpointError(
-        f"{shown_path(path)} is not a checkpoint ckgrow can read (it starts with {start!r}); "
+        f"{file.place} is not a checkpoint ckgrow can read (it starts with {start!r}); "
         f"formats: {readable}"
     )
 

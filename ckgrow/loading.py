@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ckgrow.architecture import Architecture, Network
-from ckgrow.checkpoint import PROVENANCE_KEY, Reader
+from ckgrow.checkpoint import PROVENANCE_KEY, ContainerReader, File, Reader
 from ckgrow.errors import CheckpointError, CkgrowError, SpecError
 from ckgrow.files import open_checkpoint
 from ckgrow.header import Header, common_prefix
 from ckgrow.memory import MemoryReader
 from ckgrow.names import shown_path
+from ckgrow.places import Place, is_remote, local
 from ckgrow.provenance import UNPLACED, Provenance, most_recorded
 from ckgrow.recognition import build, recognise
 from ckgrow.registry import architectures
@@ -25,15 +26,17 @@ from ckgrow.shapes import infer_shapes
 from ckgrow.verdict.running import Side
 
 Tensors = Mapping[str, Any]
+Source = Place | File | Tensors
+"""Where a checkpoint comes from: a place, a file that is open already, or tensors in memory."""
 
 
 @dataclass(frozen=True)
 class Opened:
     """An open checkpoint whose network is not known yet.
 
-    ``path`` is None for tensors in memory. ``header`` has names without the wrapper ``prefix``
-    that all keys of the file share; ``provenance`` is that of a student of an earlier run, and
-    ``lender`` the file that it was taken from where the checkpoint's own is lost.
+    ``path`` is None for what this machine has no file of. ``header`` has names without the wrapper
+    ``prefix`` that all keys of the file share; ``provenance`` is that of a student of an earlier
+    run, and ``lender`` the file that it was taken from where the checkpoint's own is lost.
     """
 
     label: str
@@ -112,8 +115,8 @@ class Wish:
     binding: bool = True
 
 
-def load(source: str | Path | Tensors, wish: Wish) -> Loaded:
-    """Opens ``source`` (a path, or tensors by name) and recognises its network.
+def load(source: Source, wish: Wish) -> Loaded:
+    """Opens ``source`` and recognises its network.
 
     Raises FileError, CheckpointError or SpecError; the file is closed again then.
     """
@@ -125,24 +128,38 @@ def load(source: str | Path | Tensors, wish: Wish) -> Loaded:
         raise
 
 
-def open_source(source: str | Path | Tensors, weights: str | None = None) -> Opened:
+def open_source(source: Source, weights: str | None = None) -> Opened:
     """Opens ``source`` and reads what it says of itself; ``weights`` as in :class:`Wish`."""
-    path: Path | None
+    path: Path | None = None
     reader: Reader
     if isinstance(source, Mapping):
-        label, path, reader = "the given tensors", None, MemoryReader(source)
+        label, reader = "the given tensors", MemoryReader(source)
+    elif isinstance(source, str | Path):
+        path = None if is_remote(source) else local(source)
+        label, reader = shown_path(source), open_checkpoint(source, weights)
     else:
-        path = Path(source)
-        label, reader = shown_path(path), open_checkpoint(path, weights)
+        path, label, reader = source.path, source.place, open_checkpoint(source, weights)
     try:
-        prefix = common_prefix(reader.header)
-        header = Header({name[len(prefix) :]: spec for name, spec in reader.header.items()})
-        text = reader.contents.metadata.get(PROVENANCE_KEY)
-        provenance = Provenance.from_json(text, label) if text is not None else None
-        return Opened(label, path, reader, prefix, header, provenance)
+        return _opened(label, path, reader)
     except BaseException:
         reader.close()
         raise
+
+
+def twin(loaded: Loaded, name: str, wish: Wish) -> Loaded:
+    """Another state dict of the same container, with its network; the file stays ``loaded``'s."""
+    if not isinstance(loaded.reader, ContainerReader):
+        raise TypeError(f"{loaded.label} is no container")
+    label = f"{name} of {loaded.label}"
+    return recognised(_opened(label, loaded.path, loaded.reader.twin(name)), wish)
+
+
+def _opened(label: str, path: Path | None, reader: Reader) -> Opened:
+    prefix = common_prefix(reader.header)
+    header = Header({name[len(prefix) :]: spec for name, spec in reader.header.items()})
+    text = reader.contents.metadata.get(PROVENANCE_KEY)
+    provenance = Provenance.from_json(text, label) if text is not None else None
+    return Opened(label, path, reader, prefix, header, provenance)
 
 
 def recognised(opened: Opened, wish: Wish) -> Loaded:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ckgrow.checkpoint import Contents
+from ckgrow.checkpoint import Contents, Span
 from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, TensorSpec, numpy_dtype
 from ckgrow.names import shown
@@ -29,6 +29,10 @@ class MemoryReader:
         rows = np.atleast_1d(self._arrays[name])[start:stop]
         rows.flags.writeable = False
         return rows
+
+    def span(self, name: str) -> Span | None:
+        """In no file."""
+        return None
 
     def unchanged(self) -> bool:
         """Nobody else writes to it while ckgrow runs."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from ckgrow.errors import CheckpointError, CkgrowError, FileError, UnrecognisedError
-from ckgrow.loading import Loaded, Opened, Tensors, Wish, load, open_source, recognised
+from ckgrow.loading import Loaded, Opened, Source, Wish, load, open_source, recognised
 from ckgrow.names import by, shown
+from ckgrow.places import Place
 from ckgrow.provenance import Provenance
 
 LEND = "name an earlier copy of it that still has its record with --maps"
@@ -22,12 +22,12 @@ LEND = "name an earlier copy of it that still has its record with --maps"
 
 @contextmanager
 def open_pair(
-    teacher: str | Path | Tensors,
-    student: str | Path | Tensors,
+    teacher: Source,
+    student: Source,
     stated: Wish,
     *,
     weights: str | None = None,
-    maps: Path | None = None,
+    maps: Place | None = None,
 ) -> Iterator[tuple[Loaded, Loaded]]:
     """Teacher and student for as long as the context lasts.
 
@@ -80,7 +80,7 @@ def _without_record(opened: Opened, wish: Wish) -> Loaded:
         raise UnrecognisedError(f"{failure}; if ckgrow has grown it, {LEND}") from None
 
 
-def _lent(student: Opened, maps: Path) -> Opened:
+def _lent(student: Opened, maps: Place) -> Opened:
     """The student with the record of another file, whose tensors it must have."""
     with load(maps, Wish()) as lender:
         record = lender.provenance

@@ -1,22 +1,24 @@
 """The functions of ``import ckgrow``: paths or tensors in, documents out.
 
-A teacher or student is a path, or a mapping of names to numpy arrays or torch tensors. A spec is a
-path to a YAML file, or a mapping. Errors are :class:`ckgrow.errors.CkgrowError`.
+A teacher or student is a path, a URL, or a mapping of names to numpy arrays or torch tensors. A
+spec is a path to a YAML file, or a mapping. Errors are :class:`ckgrow.errors.CkgrowError`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ckgrow import spec as spec_language
-from ckgrow.applying import Run, Unwatched, Watching, output_format, write_student
+from ckgrow.applying import Run, Unwatched, Watching, write_student
 from ckgrow.errors import SpecError
 from ckgrow.loading import Loaded, Tensors, Wish, load
+from ckgrow.outputs import output_of
 from ckgrow.pairing import open_pair
+from ckgrow.places import Place
 from ckgrow.planning import make_plan
 from ckgrow.reports.describing import describe_checkpoint, describe_plan
 from ckgrow.reports.documents import ApplyDocument, InspectDocument, PlanDocument, VerifyDocument
@@ -29,7 +31,7 @@ from ckgrow.verifying import (
     hash_checkpoint,
 )
 
-Source = str | Path | Tensors
+Source = Place | Tensors
 SpecSource = str | Path | Mapping[str, Any]
 
 
@@ -55,18 +57,22 @@ def plan(teacher: Source, spec: SpecSource, *, weights: str | None = None) -> Pl
 def apply(
     teacher: Source,
     spec: SpecSource,
-    output: str | Path,
+    output: Place,
     *,
     workers: int | None = None,
     force: bool = False,
     keep_failed: bool = False,
     check: bool = True,
     weights: str | None = None,
+    shard_size: int | None = None,
+    drop: Sequence[str] = (),
     watching: Watching | None = None,
     announce: Callable[[PlanDocument], None] | None = None,
 ) -> ApplyDocument:
     """Grows ``teacher`` by ``spec`` into the file ``output``, and verifies it unless told not to.
 
+    ``shard_size`` in bytes asks for a checkpoint in parts. ``drop`` names entries of a torch
+    container that cannot be grown and are to be left out.
     ``announce`` is told the plan before anything is written. The document's ``status`` is
     ``failed``, and no file is left, when the verdict is no.
     """
@@ -74,12 +80,11 @@ def apply(
     checks = Checks(samples=read.verify.samples, quick=True) if check else None
     run = Run(workers or os.cpu_count() or 1, force, keep_failed, checks)
     with load(teacher, _wish(read, weights)) as loaded:
-        path = Path(output)
-        writing = output_format(loaded, path)
+        writing = output_of(loaded, output, shard_size=shard_size, drop=drop)
         made = make_plan(loaded, read)
         if announce is not None:
             announce(describe_plan(made))
-        return write_student(made, path, writing, run, watching or Unwatched())
+        return write_student(made, writing, run, watching or Unwatched())
 
 
 def verify(
@@ -94,7 +99,7 @@ def verify(
     rtol: float | None = None,
     atol: float | None = None,
     proof: bool = False,
-    maps: str | Path | None = None,
+    maps: Place | None = None,
     train_mode: bool = False,
     learn: bool = False,
     labels: str | Path | None = None,
@@ -137,8 +142,8 @@ def verify(
     )
     watched = watching or Unwatched()
     stated = Wish(architecture, options or {})
-    pair = open_pair(teacher, student, stated, weights=weights, maps=_path(maps))
-    with pair as (before, after), _page(report, before, after, checks, _path(maps)) as publish:
+    pair = open_pair(teacher, student, stated, weights=weights, maps=maps)
+    with pair as (before, after), _page(report, before, after, checks, maps) as publish:
         watched.begin("reading both files", 0)
         threads = workers or os.cpu_count() or 1
         hashes = {
@@ -154,7 +159,7 @@ def verify(
 
 @contextmanager
 def _page(
-    path: str | Path | None, teacher: Loaded, student: Loaded, checks: Checks, maps: Path | None
+    path: str | Path | None, teacher: Loaded, student: Loaded, checks: Checks, maps: Place | None
 ) -> Iterator[Callable[[Verified], None]]:
     """What publishes a report, if one is wanted; whether it can be written shows at once."""
     if path is None:
@@ -164,7 +169,7 @@ def _page(
     from ckgrow.reports.page.evidence import Evidence, LayerDeviation
     from ckgrow.reports.page.writing import ReportFile
 
-    read = (teacher.path, student.path, checks.inputs, checks.expect, checks.labels, maps)
+    read = (teacher.path, student.path, checks.inputs, checks.expect, checks.labels, _path(maps))
     with ReportFile(Path(path), read) as file:
 
         def publish(found: Verified) -> None:

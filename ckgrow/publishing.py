@@ -3,18 +3,28 @@
 A student is written to a part file beside its target, under a lock, verified there, and only then
 given its name. A run that fails leaves whatever stood there before; a part file that a killed run
 left behind is taken over by the next one.
+
+Where a student is several files, one of them is the main one, which names the others or which a
+reader opens first. It gets its name last, and an old one loses it first: a checkpoint is there
+with all of its files or not at all.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 from pathlib import Path
 from types import TracebackType
 
+from ckgrow.checkpoint import File
 from ckgrow.errors import FileError
+from ckgrow.files import RegularFile
 from ckgrow.names import shown_path
+from ckgrow.places import Place, local
+
+_SUFFIX = ".ckgrow-part"
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What linking fails with where there are no hard links, as on FAT."""
@@ -23,14 +33,16 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 class PartFile:
     """The part file of ``target``, locked while the context is open, and removed at its end.
 
-    Raises FileError when the folder is missing or not writable, when ``target`` is no regular
-    file, or is being written by another run.
+    Companions of it are covered by its lock. Raises FileError when the folder is missing or not
+    writable, when ``target`` is no regular file, or is being written by another run.
     """
 
-    def __init__(self, target: str | Path, *, force: bool) -> None:
+    def __init__(self, target: Place, *, force: bool) -> None:
         self.shown = shown_path(target)
-        self.target = _resolved(Path(target), self.shown)
-        self.path = self.target.with_name(f".{self.target.name}.ckgrow-part")
+        self.target = _resolved(local(target), self.shown)
+        self.name = self.target.name
+        self.path = self.target.with_name(f".{self.name}{_SUFFIX}")
+        self._companions: dict[str, Path] = {}
         self._force = force
         self._lock = -1
         if self.taken and not os.path.isfile(self.target):
@@ -56,6 +68,7 @@ class PartFile:
                 if os.fstat(self._lock).st_nlink > 1:
                     # a run was killed while it published: this very file bears the name already
                     self.path.unlink()
+            self._clear_companions()  # that a killed run left behind
         except FileError:
             self._unlock()
             raise
@@ -66,9 +79,24 @@ class PartFile:
             raise
         return self
 
+    def companion(self, name: str) -> Path:
+        """Where the file that will be called ``name`` is written."""
+        path = self.target.with_name(f".{self.name}~{name}{_SUFFIX}")
+        self._companions[name] = path
+        return path
+
+    def opened(self) -> File:
+        """The part file under its name to be, with its companions beside it."""
+        return RegularFile(self.path, name=self.name, place=self.shown, companions=self._companions)
+
     def publish(self) -> None:
-        """Gives the part file its name; FileError when something took the name meanwhile."""
+        """Gives the files their names; FileError when something took the name meanwhile.
+
+        The main file's name is free while its companions get theirs.
+        """
         try:
+            if self._companions:
+                self._publish_companions()
             if self._force:
                 os.replace(self.path, self.target)
             else:
@@ -80,8 +108,10 @@ class PartFile:
         _flush(self.target.parent)
 
     def keep_failed(self) -> Path:
-        """Leaves the part file as ``<target>.failed``, for whoever wants to look at it."""
-        failed = self.target.with_name(f"{self.target.name}.failed")
+        """Leaves the files as ``<name>.failed``, for whoever wants to look at them."""
+        for name, path in self._companions.items():
+            os.replace(path, self.target.with_name(f"{name}.failed"))
+        failed = self.target.with_name(f"{self.name}.failed")
         os.replace(self.path, failed)
         return failed
 
@@ -96,6 +126,17 @@ class PartFile:
         except BaseException:  # an interrupt at the last moment
             self._remove()
             raise
+
+    def _publish_companions(self) -> None:
+        taken = [name for name in self._companions if os.path.lexists(self.target.with_name(name))]
+        if not self._force and (taken or self.taken):
+            raise FileError(
+                f"{shown_path(self.target.with_name((taken or [self.name])[0]))} exists; add "
+                "--force to replace it"
+            )
+        self.target.unlink(missing_ok=True)
+        for name, path in self._companions.items():
+            os.replace(path, self.target.with_name(name))
 
     def _link(self) -> None:
         """Gives the name unless it is taken, in one step where the file system has hard links."""
@@ -122,10 +163,15 @@ class PartFile:
             ) from None
 
     def _remove(self) -> None:
-        """Takes the part file away, if it is still ours, and then gives back the lock."""
+        """Takes the part files away, if they are still ours, and then gives back the lock."""
         if _is_at(self._lock, self.path):
+            self._clear_companions()
             self.path.unlink()
         self._unlock()
+
+    def _clear_companions(self) -> None:
+        for path in self.target.parent.glob(f".{glob.escape(self.name)}~*{_SUFFIX}"):
+            path.unlink(missing_ok=True)
 
     def _unlock(self) -> None:
         lock, self._lock = self._lock, -1

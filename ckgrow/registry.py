@@ -17,6 +17,8 @@ from typing import Any, cast
 
 from ckgrow.architecture import Architecture
 from ckgrow.checkpoint import Format
+from ckgrow.errors import FileError
+from ckgrow.store import Store
 
 ADAPTERS = "ckgrow.adapters"
 
@@ -31,6 +33,27 @@ def architectures() -> dict[str, Architecture]:
 def formats() -> dict[str, Format]:
     """Format adapters by name, built-in ones first."""
     return cast("dict[str, Format]", _adapters("formats"))
+
+
+def format_named(name: str) -> Format | None:
+    """The format that the longest suffix of a file's name says; None where none does."""
+    lower = name.lower()
+    fitting = [
+        (len(suffix), each)
+        for each in formats().values()
+        for suffix in each.suffixes
+        if lower.endswith(suffix)
+    ]
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+@cache
+def store() -> Store:
+    """What reaches URLs; FileError where the libraries that it needs are not installed."""
+    found = cast("dict[str, Store]", _adapters("stores"))
+    if not found:
+        raise FileError("no store is installed that could reach a URL; name a local file")
+    return next(iter(found.values()))
 
 
 @cache

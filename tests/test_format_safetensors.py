@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from written_files import opened
 
 from ckgrow.errors import CheckpointError, FileError, SpecError
 from ckgrow.registry import formats
@@ -48,7 +49,7 @@ def library_accepts(content: bytes) -> bool:
 
 def refusal_of(path: Path) -> str | None:
     try:
-        FORMAT.open(path, None).close()
+        opened(FORMAT, path, None).close()
     except CheckpointError as failure:
         return str(failure)
     return None
@@ -145,7 +146,7 @@ REFUSED_THOUGH_THE_LIBRARY_ACCEPTS = {
 def test_accepts(content, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
-    reader = FORMAT.open(path, None)
+    reader = opened(FORMAT, path, None)
     reader.close()
     assert library_accepts(content)
     expected = {name: info["shape"] for name, info in safetensors.deserialize(content)}
@@ -158,7 +159,7 @@ def test_refuses_what_the_library_refuses(content, words, tmp_path):
     path.write_bytes(content)
     assert not library_accepts(content)
     with pytest.raises(CheckpointError) as caught:
-        FORMAT.open(path, None)
+        opened(FORMAT, path, None)
     message = str(caught.value)
     assert str(path) in message
     assert words in message
@@ -175,14 +176,14 @@ def test_refuses_more_than_the_library(content, words, tmp_path):
     path.write_bytes(content)
     assert library_accepts(content)
     with pytest.raises(CheckpointError, match=words):
-        FORMAT.open(path, None)
+        opened(FORMAT, path, None)
 
 
 def test_names_are_never_printed_raw(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(file_of({"\x1b]0;owned\x07" * 1000: entry("F32", [9], 0, 1)}, b"1"))
     with pytest.raises(CheckpointError) as caught:
-        FORMAT.open(path, None)
+        opened(FORMAT, path, None)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
 
@@ -288,7 +289,7 @@ def bits(tensor: torch.Tensor) -> bytes:
 def test_values_are_the_librarys_bit_for_bit(tmp_path):
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file(TENSORS, path)
-    reader = FORMAT.open(path, None)
+    reader = opened(FORMAT, path, None)
     assert set(reader.header) == set(TENSORS)
     for name, tensor in safetensors.torch.load_file(path).items():
         spec = reader.header[name]
@@ -308,7 +309,7 @@ def test_values_are_the_librarys_bit_for_bit(tmp_path):
 def test_rows_that_are_not_there_are_a_mistake_of_the_caller(tmp_path):
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file({"a": torch.ones(3), "b": torch.ones(3)}, path)
-    reader = FORMAT.open(path, None)
+    reader = opened(FORMAT, path, None)
     for start, stop in [(0, 4), (-1, 2), (2, 1)]:
         with pytest.raises(ValueError, match="rows"):
             reader.read("a", start, stop)
@@ -318,7 +319,7 @@ def test_rows_that_are_not_there_are_a_mistake_of_the_caller(tmp_path):
 def test_metadata_is_kept(tmp_path):
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file({"a": torch.ones(1)}, path, {"format": "pt", "note": "é\n"})
-    reader = FORMAT.open(path, None)
+    reader = opened(FORMAT, path, None)
     assert reader.contents.metadata == {"format": "pt", "note": "é\n"}
     assert reader.contents.weights is None
     assert reader.contents.dropped == ()
@@ -329,13 +330,13 @@ def test_choosing_weights_is_refused(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(SOUND["one tensor"])
     with pytest.raises(SpecError, match="one set of weights"):
-        FORMAT.open(path, "ema")
+        opened(FORMAT, path, "ema")
 
 
 def test_a_file_that_shrinks_is_an_error_not_a_crash(tmp_path):
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file({"a": torch.ones(1000)}, path)
-    reader = FORMAT.open(path, None)
+    reader = opened(FORMAT, path, None)
     assert reader.unchanged()
     os.truncate(path, path.stat().st_size - 2000)
     assert not reader.unchanged()
@@ -351,7 +352,7 @@ def test_threads_read_the_same_values(tmp_path):
     path = tmp_path / "a.safetensors"
     tensors = {str(i): torch.full((64, 256), float(i)) for i in range(16)}
     safetensors.torch.save_file(tensors, path)
-    reader = FORMAT.open(path, None)
+    reader = opened(FORMAT, path, None)
     wrong: list[str] = []
 
     def work() -> None:
@@ -380,7 +381,7 @@ def test_opening_takes_the_header_only(tmp_path):
     path.write_bytes(content)
     os.truncate(path, len(content) + 100_000 * size)
     began = time.perf_counter()
-    reader = FORMAT.open(path, None)
+    reader = opened(FORMAT, path, None)
     assert time.perf_counter() - began < 3  # 0.4 s on an idle machine
     last = reader.read("layers.99999.weight", size // 2 - 3, size // 2)
     assert last.dtype == ml_dtypes.bfloat16
@@ -390,6 +391,6 @@ def test_opening_takes_the_header_only(tmp_path):
 def test_300_000_empty_tensors(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(file_of({str(i): entry("F32", [0], 0, 0) for i in range(300_000)}))
-    reader = FORMAT.open(path, None)
+    reader = opened(FORMAT, path, None)
     assert len(reader.header) == 300_000
     reader.close()

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written_files import created, opened, write
 
 from ckgrow.errors import CheckpointError, FileError
 from ckgrow.header import Header, TensorSpec, numpy_dtype
@@ -34,13 +35,7 @@ def random_bits(spec: TensorSpec, rng: np.random.Generator) -> np.ndarray:
 
 
 def written(path, tensors, metadata=None):
-    header = Header(
-        {name: TensorSpec(each.dtype.name, each.shape) for name, each in tensors.items()}
-    )
-    writer = FORMAT.create(path, header, metadata or {})
-    for name, each in tensors.items():
-        writer.write(name, 0, each)
-    writer.finish({})
+    write(FORMAT, path, tensors, metadata)
 
 
 def header_text(path) -> bytes:
@@ -75,7 +70,7 @@ def test_the_library_reads_what_was_written(header, metadata, scratch):
     }
     with safetensors.safe_open(scratch, "pt") as library:
         assert (library.metadata() or {}) == metadata
-    reader = FORMAT.open(scratch, None)
+    reader = opened(FORMAT, scratch, None)
     assert list(reader.header.items()) == list(header.items())
     for name, spec in header.items():
         assert reader.read(name, 0, (spec.shape or (1,))[0]).tobytes() == tensors[name].tobytes()
@@ -119,7 +114,7 @@ def test_same_bytes_whatever_the_order_of_writing(tmp_path):
     contents = []
     for step, order in [(7, 1), (33, -1)]:
         path = tmp_path / f"{step}.safetensors"
-        writer = FORMAT.create(path, header, {"k": "v"})
+        writer = created(FORMAT, path, header, {"k": "v"})
         writer.write("b", 0, np.array([5]))
         threads = [
             threading.Thread(target=writer.write, args=("w", at, values[at : at + step]))
@@ -139,7 +134,7 @@ def test_rows_in_any_memory_layout(tmp_path):
     path = tmp_path / "a.safetensors"
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     header = Header({"w": TensorSpec("float32", (4, 3))})
-    writer = FORMAT.create(path, header, {})
+    writer = created(FORMAT, path, header, {})
     writer.write("w", 0, values.T)
     writer.finish({})
     assert (safetensors.torch.load_file(path)["w"].numpy() == values.T).all()
@@ -156,7 +151,7 @@ def test_finishing_reaches_the_disk(tmp_path, monkeypatch):
     def fail(descriptor):
         raise OSError(errno.EIO, "Input/output error")
 
-    writer = FORMAT.create(tmp_path / "a.safetensors", Header({}), {})
+    writer = created(FORMAT, tmp_path / "a.safetensors", Header({}), {})
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(FileError, match="Input/output error"):
         writer.finish({})
@@ -167,7 +162,7 @@ def test_placeholder_is_replaced_in_place(tmp_path):
     path = tmp_path / "a.safetensors"
     blank = "#" * 64
     provenance = json.dumps({"student": blank, "quoted": '"'})
-    writer = FORMAT.create(path, Header({"w": TensorSpec("uint8", (1,))}), {"ckgrow": provenance})
+    writer = created(FORMAT, path, Header({"w": TensorSpec("uint8", (1,))}), {"ckgrow": provenance})
     writer.write("w", 0, np.ones(1, np.uint8))
     writer.finish({blank: "ab" * 32})
     with safetensors.safe_open(path, "pt") as library:
@@ -180,7 +175,7 @@ def test_placeholder_is_replaced_in_place(tmp_path):
 )
 def test_replacements_that_do_not_fit(tmp_path, placeholder, text):
     path = tmp_path / "a.safetensors"
-    writer = FORMAT.create(path, Header({}), {"a": "####", "b": "twice twice"})
+    writer = created(FORMAT, path, Header({}), {"a": "####", "b": "twice twice"})
     with pytest.raises(ValueError, match=r"replaced|escape"):
         writer.finish({placeholder: text})
     writer.abandon()
@@ -188,7 +183,7 @@ def test_replacements_that_do_not_fit(tmp_path, placeholder, text):
 
 def test_rows_that_do_not_fit_are_refused(tmp_path):
     header = Header({"w": TensorSpec("float32", (4, 3)), "n": TensorSpec("int64", ())})
-    writer = FORMAT.create(tmp_path / "a.safetensors", header, {})
+    writer = created(FORMAT, tmp_path / "a.safetensors", header, {})
     for rows in [
         np.ones((5, 3), np.float32),
         np.ones((1, 4), np.float32),
@@ -229,9 +224,9 @@ def test_what_the_format_cannot_hold(tmp_path):
         ("\ud800", "float32", "no valid Unicode"),
     ]:
         with pytest.raises(CheckpointError, match=words):
-            FORMAT.create(path, Header({name: TensorSpec(dtype, (1,))}), {})
+            created(FORMAT, path, Header({name: TensorSpec(dtype, (1,))}), {})
     with pytest.raises(CheckpointError, match="header"):
-        FORMAT.create(path, Header({}), {"big": "x" * 100_000_000})
+        created(FORMAT, path, Header({}), {"big": "x" * 100_000_000})
     assert not path.exists()
 
 
@@ -242,7 +237,7 @@ def test_paths_that_cannot_be_written(tmp_path):
         ("/dev/null", "pipe or device"),
     ]:
         with pytest.raises(FileError, match=words):
-            FORMAT.create(path, Header({}), {})
+            created(FORMAT, path, Header({}), {})
 
 
 @pytest.fixture
@@ -257,7 +252,7 @@ def largest_file():
 def test_no_room_shows_before_anything_is_computed(tmp_path):
     path = tmp_path / "a.safetensors"
     with pytest.raises(FileError, match="larger than"):
-        FORMAT.create(path, Header({"w": TensorSpec("float32", (1_000_000,))}), {})
+        created(FORMAT, path, Header({"w": TensorSpec("float32", (1_000_000,))}), {})
     assert path.stat().st_size == 0
 
 
@@ -272,7 +267,7 @@ def test_a_full_disk_gives_its_space_back(tmp_path, monkeypatch, number, words):
     monkeypatch.setattr(os, "posix_fallocate", full)
     path = tmp_path / "a.safetensors"
     with pytest.raises(FileError, match=words):
-        FORMAT.create(path, Header({"w": TensorSpec("float32", (1000,))}), {})
+        created(FORMAT, path, Header({"w": TensorSpec("float32", (1000,))}), {})
     assert path.stat().st_size == 0
 
 
@@ -286,6 +281,6 @@ def test_a_file_system_that_cannot_reserve(tmp_path, monkeypatch):
 
 
 def test_abandoning_twice_is_harmless(tmp_path):
-    writer = FORMAT.create(tmp_path / "a.safetensors", Header({}), {})
+    writer = created(FORMAT, tmp_path / "a.safetensors", Header({}), {})
     writer.abandon()
     writer.abandon()

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from written_files import created, opened
 
 from ckgrow.errors import CheckpointError, SpecError
+from ckgrow.files import RegularFile
 from ckgrow.header import Header
 from ckgrow.registry import formats
 
@@ -29,7 +31,7 @@ def save(value: Any, path: Path, layout: str = "zip") -> Path:
 
 def refusal(path: Path, weights: str | None = None, error: type = CheckpointError) -> str:
     with pytest.raises(error) as caught:
-        FORMAT.open(path, weights)
+        opened(FORMAT, path, weights)
     message = str(caught.value)
     assert str(path) in message
     assert message.isprintable()
@@ -62,7 +64,7 @@ def test_values_bit_for_bit(layout, tmp_path):
     tensors = dict(TENSORS)
     if layout == "legacy":  # is older than these, and torch itself cannot read them back
         del tensors["float8_e4m3fn"]
-    reader = FORMAT.open(save(tensors, tmp_path / "a.pt", layout), None)
+    reader = opened(FORMAT, save(tensors, tmp_path / "a.pt", layout), None)
     assert list(reader.header) == list(tensors)
     for name, tensor in tensors.items():
         spec = reader.header[name]
@@ -82,7 +84,7 @@ def test_values_bit_for_bit(layout, tmp_path):
 
 
 def test_what_is_read_is_the_readers_own(tmp_path):
-    reader = FORMAT.open(save({"w": BASE, "tied": BASE}, tmp_path / "a.pt"), None)
+    reader = opened(FORMAT, save({"w": BASE, "tied": BASE}, tmp_path / "a.pt"), None)
     reader.read("w", 0, 6)[:] = -1
     assert (reader.read("tied", 0, 6) == BASE.numpy()).all()
     reader.close()
@@ -91,7 +93,7 @@ def test_what_is_read_is_the_readers_own(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_state_dict_of_a_module(layout, tmp_path):
     module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
-    reader = FORMAT.open(save(module.state_dict(), tmp_path / "a.pth", layout), None)
+    reader = opened(FORMAT, save(module.state_dict(), tmp_path / "a.pth", layout), None)
     assert list(reader.header) == list(module.state_dict())
     assert reader.contents.weights is None
     assert reader.contents.dropped == ()
@@ -142,7 +144,7 @@ def one(value: float) -> dict[str, torch.Tensor]:
     ],
 )
 def test_the_teacher_in_a_container(container, weights, name, value, dropped, tmp_path):
-    reader = FORMAT.open(save(container, tmp_path / "a.ckpt"), weights)
+    reader = opened(FORMAT, save(container, tmp_path / "a.ckpt"), weights)
     assert reader.contents.weights == name
     assert reader.contents.dropped == dropped
     assert reader.read("w", 0, 2).tolist() == [value, value]
@@ -255,7 +257,7 @@ def forged_tensor(size: int, offset: int, shape: tuple[int, ...], stride: tuple[
 def test_a_forged_file_that_is_sound_loads(tmp_path):
     data = np.arange(4, dtype=np.float32)
     path = forge(tmp_path / "a.pt", {"w": forged_tensor(4, 0, (4,), (1,))}, data.tobytes())
-    assert FORMAT.open(path, None).read("w", 0, 4).tolist() == [0, 1, 2, 3]
+    assert opened(FORMAT, path, None).read("w", 0, 4).tolist() == [0, 1, 2, 3]
 
 
 def test_a_terabyte_in_a_kilobyte(tmp_path):
@@ -316,7 +318,7 @@ def test_mild_compression_is_no_bomb(tmp_path):
     path = tmp_path / "a.pt"
     value = {"w": forged_tensor(4, 0, (4,), (1,))}
     forge(path, value, compression=zipfile.ZIP_DEFLATED)
-    assert FORMAT.open(path, None).read("w", 0, 4).tolist() == [0, 0, 0, 0]
+    assert opened(FORMAT, path, None).read("w", 0, 4).tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("function", [os.system, eval], ids=["os.system", "eval"])
@@ -377,11 +379,11 @@ def test_pickle_protocols(layout, protocol, tmp_path):
     path = tmp_path / "anything"
     zipped = LAYOUTS[layout]
     torch.save(one(1), path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    assert FORMAT.recognises(path, path.read_bytes()[:16])
+    assert FORMAT.recognises(RegularFile(path), path.read_bytes()[:16])
     if protocol > 3:
         assert "not one that torch.save writes by default" in refusal(path)
         return
-    reader = FORMAT.open(path, None)
+    reader = opened(FORMAT, path, None)
     assert reader.read("w", 0, 2).tolist() == [1, 1]
     reader.close()
 
@@ -389,12 +391,14 @@ def test_pickle_protocols(layout, protocol, tmp_path):
 def test_another_zip_archive_is_not_ours(tmp_path):
     with zipfile.ZipFile(tmp_path / "other", "w") as archive:
         archive.writestr("w.npy", b"")
-    assert not FORMAT.recognises(tmp_path / "other", (tmp_path / "other").read_bytes()[:16])
+    assert not FORMAT.recognises(
+        RegularFile(tmp_path / "other"), (tmp_path / "other").read_bytes()[:16]
+    )
 
 
 def test_changes_are_noticed(tmp_path):
     path = save(one(1), tmp_path / "a.pt")
-    reader = FORMAT.open(path, None)
+    reader = opened(FORMAT, path, None)
     assert reader.unchanged()
     save(one(2), tmp_path / "b.pt").replace(path)
     assert not reader.unchanged()
@@ -405,4 +409,4 @@ def test_changes_are_noticed(tmp_path):
 def test_writing_is_refused(tmp_path):
     assert not FORMAT.writable
     with pytest.raises(SpecError, match="torch output is not supported yet"):
-        FORMAT.create(tmp_path / "a.pt", Header({}), {})
+        created(FORMAT, tmp_path / "a.pt", Header({}), {})

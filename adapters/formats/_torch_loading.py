@@ -11,8 +11,8 @@ import warnings
 import zipfile
 from typing import Any
 
+from ckgrow.checkpoint import File
 from ckgrow.errors import CheckpointError
-from ckgrow.files import RegularFile
 from ckgrow.names import shown
 
 ZIP_START = b"PK\x03\x04"
@@ -23,7 +23,7 @@ _FOREIGN_CLASS = re.compile(r"GLOBAL (\S+) (?:was not an allowed global|whose mo
 _NO_MEMORY = re.compile(r"not enough memory|can't allocate memory")
 
 
-def load(file: RegularFile) -> tuple[Any, int]:
+def load(file: File) -> tuple[Any, int]:
     """What the file holds, and how many bytes of tensors it can hold at most.
 
     Raises CheckpointError.
@@ -43,7 +43,7 @@ def load(file: RegularFile) -> tuple[Any, int]:
     return loaded, capacity
 
 
-def _capacity(file: RegularFile) -> int:
+def _capacity(file: File) -> int:
     """The file's size, or that of an archive's unpacked entries; refuses archives that explode."""
     if file.read(0, min(len(ZIP_START), file.size)) != ZIP_START:
         return file.size

@@ -5,15 +5,11 @@ Opening reads the header and nothing else, so its cost does not grow with the da
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import numpy as np
 
-from ckgrow.checkpoint import Contents
+from ckgrow.checkpoint import Content, Contents, File, Span, Target
 from ckgrow.errors import CheckpointError, SpecError
-from ckgrow.files import RegularFile
-from ckgrow.header import Header, numpy_dtype
+from ckgrow.header import numpy_dtype
 from ckgrow.names import shown_path
 
 from ._rows import rows_shape
@@ -25,7 +21,7 @@ from ._safetensors_writer import SafetensorsWriter
 class SafetensorsReader:
     """An open safetensors file."""
 
-    def __init__(self, file: RegularFile, layout: Layout) -> None:
+    def __init__(self, file: File, layout: Layout) -> None:
         self.header = layout.header
         self.contents = Contents(metadata=layout.metadata)
         self._file = file
@@ -40,6 +36,12 @@ class SafetensorsReader:
             data = rows.reshape(-1).view(np.uint8)  # the same memory, as bytes
             self._file.read_into(data.data, self._offsets[name] + skipped)
         return rows
+
+    def span(self, name: str) -> Span | None:
+        """Where the tensor stands in the file, if that is on this machine."""
+        if self._file.path is None:
+            return None
+        return Span(self._file.path, self._offsets[name], self.header[name].nbytes)
 
     def unchanged(self) -> bool:
         """Whether the file is still the one that was opened."""
@@ -56,36 +58,37 @@ class Safetensors:
     name = "safetensors"
     suffixes = (".safetensors",)
     writable = True
+    containers = False
+    shards = ""
 
-    def recognises(self, path: Path, start: bytes) -> bool:
+    def recognises(self, file: File, start: bytes) -> bool:
         """A length that may be a header's, and the brace that opens it."""
         return start[PREFIX_LENGTH:].startswith(b"{") and _length(start) <= MAX_LENGTH
 
-    def open(self, path: Path, weights: str | None) -> SafetensorsReader:
+    def open(self, file: File, weights: str | None) -> SafetensorsReader:
         """Reads the header; refuses ``weights``, since there is nothing to choose from."""
-        if weights is not None:
-            raise SpecError(
-                f"{shown_path(path)} is a safetensors file and holds one set of weights; "
-                "choosing weights by name is for torch files"
-            )
-        file = RegularFile(path)
         try:
+            if weights is not None:
+                raise SpecError(
+                    f"{file.place} is a safetensors file and holds one set of weights; "
+                    "choosing weights by name is for torch files"
+                )
             return SafetensorsReader(file, _layout(file))
         except BaseException:
             file.close()
             raise
 
-    def create(self, path: Path, header: Header, metadata: Mapping[str, str]) -> SafetensorsWriter:
+    def create(self, target: Target, content: Content) -> SafetensorsWriter:
         """Writes the header and reserves the space; an existing file is overwritten.
 
         Raises CheckpointError for what the format cannot hold, FileError when the space is not
-        there; then an empty file may be left at ``path``.
+        there; then an empty file may be left at the path.
         """
-        start, layout = compose(header, metadata, shown_path(path))
-        return SafetensorsWriter(path, start, layout)
+        start, layout = compose(content.header, content.metadata, shown_path(target.path))
+        return SafetensorsWriter(target.path, start, layout)
 
 
-def _layout(file: RegularFile) -> Layout:
+def _layout(file: File) -> Layout:
     if file.size < PREFIX_LENGTH:
         raise CheckpointError(
             f"{file.place} is no safetensors file: it has {file.size} bytes, the shortest has "

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from ckgrow.checkpoint import Contents
+from ckgrow.checkpoint import Content, Contents, File, Span, Target
 from ckgrow.errors import SpecError
-from ckgrow.files import RegularFile
 from ckgrow.header import Header, numpy_dtype
-from ckgrow.names import shown_path
 
 from ._rows import rows_shape
 from ._torch_loading import ZIP_START, load
@@ -36,7 +33,7 @@ class TorchReader:
 
     def __init__(
         self,
-        file: RegularFile,
+        file: File,
         header: Header,
         contents: Contents,
         tensors: Mapping[str, torch.Tensor],
@@ -57,6 +54,10 @@ class TorchReader:
         data: np.ndarray = copied.reshape(-1).view(torch.uint8).numpy()
         return data.view(numpy_dtype(spec.dtype)).reshape(shape)
 
+    def span(self, name: str) -> Span | None:
+        """Nowhere: tensors were unpacked."""
+        return None
+
     def unchanged(self) -> bool:
         """Whether the file is still the one that was opened."""
         return self._file.unchanged()
@@ -73,16 +74,17 @@ class Torch:
     name = "torch"
     suffixes = (".pt", ".pth", ".th", ".bin", ".ckpt")
     writable = False
+    containers = True
+    shards = ""
 
-    def recognises(self, path: Path, start: bytes) -> bool:
+    def recognises(self, file: File, start: bytes) -> bool:
         """The old layout by its first number, the new one by the pickle in its zip archive."""
         if start.startswith(_PICKLE_START) and _LEGACY_START in start:
             return True
-        return start.startswith(ZIP_START) and _holds_a_pickle(path)
+        return start.startswith(ZIP_START) and _holds_a_pickle(file)
 
-    def open(self, path: Path, weights: str | None) -> TorchReader:
+    def open(self, file: File, weights: str | None) -> TorchReader:
         """Loads the file; without ``weights`` the usual names of a state dict are looked for."""
-        file = RegularFile(path)
         try:
             loaded, capacity = load(file)
             chosen = choose(loaded, weights, file.place)
@@ -93,18 +95,18 @@ class Torch:
             file.close()
             raise
 
-    def create(self, path: Path, header: Header, metadata: Mapping[str, str]) -> NoReturn:
+    def create(self, target: Target, content: Content) -> NoReturn:
         """Raises SpecError: writing is not supported."""
         raise SpecError(
-            f"{shown_path(path)}: torch output is not supported yet; name an output that ends in "
+            f"{target.name}: torch output is not supported yet; name an output that ends in "
             ".safetensors"
         )
 
 
-def _holds_a_pickle(path: Path) -> bool:
+def _holds_a_pickle(file: File) -> bool:
     """Whether a zip archive has torch's ``NAME/data.pkl``; a damaged archive shows nothing."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with file.stream() as stream, zipfile.ZipFile(stream) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
     except Exception:  # noqa: BLE001 - zipfile answers forged archives with many kinds of error
         return False

@@ -15,10 +15,11 @@ import numpy as np
 
 from ckgrow.checkpoint import Reader
 from ckgrow.errors import CheckpointError, FileError
+from ckgrow.files import open_file
 from ckgrow.graph import Shape
 from ckgrow.header import TensorSpec
 from ckgrow.names import shown, shown_path
-from ckgrow.registry import formats
+from ckgrow.registry import format_named, formats
 
 LARGEST = 4 * 2**30
 """Bytes that the arrays of one file may unpack to: above any sensible batch, below a bomb."""
@@ -217,13 +218,13 @@ def _npz(path: Path, taking: _Taking[Found]) -> dict[str, Found]:
 
 
 def _checkpoint(path: Path, taking: _Taking[Found]) -> dict[str, Found]:
-    for adapter in formats().values():
-        if path.suffix in adapter.suffixes:
-            reader = adapter.open(path, None)
-            try:
-                return {name: taking.tensor(reader, name) for name in reader.header}
-            finally:
-                reader.close()
+    adapter = format_named(path.name)
+    if adapter is not None:
+        reader = adapter.open(open_file(path), None)
+        try:
+            return {name: taking.tensor(reader, name) for name in reader.header}
+        finally:
+            reader.close()
     known = sorted({".npy", ".npz", *(end for each in formats().values() for end in each.suffixes)})
     raise CheckpointError(f"{shown_path(path)}: arrays are read from {', '.join(known)} files")
 

@@ -1,0 +1,1 @@
+"""The built-in stores: what reaches files that are elsewhere."""

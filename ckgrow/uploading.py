@@ -1,0 +1,79 @@
+"""Files that are made here and copied to a URL when they are whole."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from ckgrow.checkpoint import File
+from ckgrow.errors import FileError
+from ckgrow.files import RegularFile
+from ckgrow.names import shown_path
+from ckgrow.places import beside, name_of
+from ckgrow.registry import store
+
+
+class UploadedPart:
+    """A checkpoint that is made in a temporary folder here, and copied to a URL when it is whole.
+
+    Its main file is copied last. There are no locks elsewhere: of two runs onto one URL the last
+    one stays.
+    """
+
+    def __init__(self, url: str, *, force: bool) -> None:
+        self.shown = shown_path(url)
+        self.name = name_of(url)
+        if not self.name:
+            raise FileError(f"{self.shown} names no file; add the name of the student")
+        self._url = url
+        self._force = force
+        self._companions: list[str] = []
+
+    @property
+    def taken(self) -> bool:
+        """Whether a file is there already."""
+        return store().exists(self._url)
+
+    def require_free(self) -> None:
+        """FileError when a file is there already and may not be replaced."""
+        if not self._force and self.taken:
+            raise FileError(f"{self.shown} exists; add --force to replace it")
+
+    def __enter__(self) -> UploadedPart:
+        self._folder = tempfile.TemporaryDirectory(prefix="ckgrow-")
+        self.path = Path(self._folder.name) / self.name
+        return self
+
+    def companion(self, name: str) -> Path:
+        """Beside the main file, in the temporary folder."""
+        self._companions.append(name)
+        return self.path.with_name(name)
+
+    def opened(self) -> File:
+        """The main file in the temporary folder."""
+        return RegularFile(self.path, place=self.shown)
+
+    def publish(self) -> None:
+        """Copies the files, the main one last; an old main file goes before its companions do."""
+        self.require_free()
+        if self._companions and self.taken:
+            store().remove(self._url)
+        for name in self._companions:
+            store().put(self.path.with_name(name), str(beside(self._url, name)))
+        store().put(self.path, self._url)
+
+    def keep_failed(self) -> Path:
+        """Moves the files out of the temporary folder, into the one that ckgrow runs in."""
+        for name in (*self._companions, self.name):
+            shutil.move(self.path.with_name(name), Path.cwd() / f"{name}.failed")
+        return Path.cwd() / f"{self.name}.failed"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._folder.cleanup()
