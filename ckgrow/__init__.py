@@ -12,14 +12,15 @@ from ckgrow import version
 
 if TYPE_CHECKING:
     from ckgrow.fitting import load_into
-    from ckgrow.public import apply, inspect, plan, verify
+    from ckgrow.public import apply, convert, inspect, plan, verify
 
-__all__ = ["__version__", "apply", "inspect", "load_into", "plan", "verify"]
+__all__ = ["__version__", "apply", "convert", "inspect", "load_into", "plan", "verify"]
 
 __version__ = version.VERSION
 
 _HOMES = {
     "apply": "ckgrow.public",
+    "convert": "ckgrow.public",
     "inspect": "ckgrow.public",
     "load_into": "ckgrow.fitting",
     "plan": "ckgrow.public",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from blake3 import blake3
 
@@ -26,6 +25,7 @@ from ckgrow.reports.documents import ApplyDocument, VerifyDocument
 from ckgrow.spec import canonical
 from ckgrow.verifying import Checks, compare_checkpoints, hash_checkpoint
 from ckgrow.version import VERSION
+from ckgrow.watching import Watching
 
 DEVIATING = ("approximate", "no")
 
@@ -41,28 +41,6 @@ class Run:
     force: bool = False
     keep_failed: bool = False
     checks: Checks | None = field(default_factory=lambda: Checks(quick=True))
-
-
-class Watching(Protocol):
-    """Whoever wants to see how far a run is."""
-
-    def begin(self, what: str, total: int) -> None:
-        """A part of the work begins; ``total`` in bytes, 0 when it cannot be counted."""
-        ...
-
-    def advance(self, count: int) -> None:
-        """So many bytes more are done."""
-        ...
-
-
-class Unwatched:
-    """Nobody does."""
-
-    def begin(self, what: str, total: int) -> None:
-        """Nothing to show."""
-
-    def advance(self, count: int) -> None:
-        """Nothing to show."""
 
 
 def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> ApplyDocument:

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ckgrow import spec as spec_language
-from ckgrow.applying import Run, Unwatched, Watching, write_student
+from ckgrow.applying import Run, write_student
+from ckgrow.converting import convert_checkpoint
 from ckgrow.errors import SpecError
-from ckgrow.loading import Loaded, Tensors, Wish, load
+from ckgrow.loading import Loaded, Tensors, Wish, load, open_source
 from ckgrow.outputs import output_of
 from ckgrow.pairing import open_pair
 from ckgrow.places import Place
 from ckgrow.planning import make_plan
 from ckgrow.reports.describing import describe_checkpoint, describe_plan
-from ckgrow.reports.documents import ApplyDocument, InspectDocument, PlanDocument, VerifyDocument
+from ckgrow.reports.documents import (
+    ApplyDocument,
+    ConvertDocument,
+    InspectDocument,
+    PlanDocument,
+    VerifyDocument,
+)
 from ckgrow.spec import Spec
 from ckgrow.verifying import (
     DEFAULT_SAMPLES,
@@ -30,6 +37,7 @@ from ckgrow.verifying import (
     compare_checkpoints,
     hash_checkpoint,
 )
+from ckgrow.watching import Unwatched, Watching
 
 Source = Place | Tensors
 SpecSource = str | Path | Mapping[str, Any]
@@ -85,6 +93,32 @@ def apply(
         if announce is not None:
             announce(describe_plan(made))
         return write_student(made, writing, run, watching or Unwatched())
+
+
+def convert(
+    source: Source,
+    output: Place,
+    *,
+    workers: int | None = None,
+    force: bool = False,
+    weights: str | None = None,
+    shard_size: int | None = None,
+    drop: Sequence[str] = (),
+    watching: Watching | None = None,
+) -> ConvertDocument:
+    """Writes the tensors of ``source`` in the format that ``output`` names, bit for bit.
+
+    Arguments are those of ``apply``.
+    """
+    opened = open_source(source, weights)
+    with closing(opened.reader):
+        return convert_checkpoint(
+            opened,
+            output_of(opened, output, shard_size=shard_size, drop=drop),
+            force=force,
+            workers=workers or os.cpu_count() or 1,
+            watching=watching or Unwatched(),
+        )
 
 
 def verify(

@@ -58,6 +58,7 @@ def clone(tmp_path):
         "tests/conftest.py",
         "tests/student_oracles.py",
         "tests/proof_oracles.py",
+        "tests/written_files.py",
     ):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
@@ -178,6 +179,7 @@ def test_every_exit_code_is_on_the_page():
 
 DOCUMENTS = {
     "ckgrow.apply/1": documents.ApplyDocument,
+    "ckgrow.convert/1": documents.ConvertDocument,
     "ckgrow.verify/1": documents.VerifyDocument,
     "ckgrow.plan/1": documents.PlanDocument,
     "ckgrow.inspect/1": documents.InspectDocument,

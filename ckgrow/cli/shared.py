@@ -18,7 +18,7 @@ from ckgrow.cli.stopping import Stop
 from ckgrow.errors import CkgrowError, FileError, SpecError, Terminated
 
 if TYPE_CHECKING:
-    from ckgrow.applying import Watching
+    from ckgrow.watching import Watching
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -141,7 +141,7 @@ def parsed_options(given: list[str] | None) -> dict[str, Any]:
 @contextmanager
 def watching() -> Iterator[Watching]:
     """Progress on stderr, only where stderr is a terminal."""
-    from ckgrow.applying import Unwatched
+    from ckgrow.watching import Unwatched
 
     if not sys.stderr.isatty():
         yield Unwatched()

@@ -163,6 +163,20 @@ class ApplyDocument:
     schema: str = "ckgrow.apply/1"
 
 
+@dataclass(frozen=True)
+class ConvertDocument:
+    """What converting did: how many tensors and bytes, their hash, and entries left out."""
+
+    source: str
+    output: str
+    format: str
+    tensors: int
+    bytes: int
+    hash: str
+    dropped: tuple[str, ...]
+    schema: str = "ckgrow.convert/1"
+
+
 def to_plain(value: Any) -> Any:
     """Documents, and everything in them, as what JSON can hold; infinities become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

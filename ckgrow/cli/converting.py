@@ -1,0 +1,57 @@
+"""The command that changes a checkpoint's format: convert."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ckgrow.cli.shared import Json, Weights, Workers, reported, say, watching
+
+
+@reported
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Any checkpoint.")],
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Its suffix says the format.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    shard_size: Annotated[
+        str | None,
+        typer.Option("--shard-size", help="Write files of at most this: 5GB, 500MB, ..."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option("--drop", metavar="NAME", help="Leave out an entry of a torch container."),
+    ] = None,
+    weights: Weights = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Write the same tensors in another format, bit for bit.
+
+    Example: ckgrow convert student.safetensors student.npz
+    """
+    from ckgrow.cli.sizes import byte_count
+    from ckgrow.names import shown
+    from ckgrow.public import convert as copy
+    from ckgrow.reports.documents import to_json
+
+    with watching() as watched:
+        document = copy(
+            source,
+            output,
+            workers=workers,
+            force=force,
+            weights=weights,
+            shard_size=byte_count("--shard-size", shard_size),
+            drop=drop or (),
+            watching=watched,
+        )
+    if json:
+        say(to_json(document))
+        return
+    say(
+        f"wrote {document.output} ({document.format}): {document.tensors} tensors, "
+        f"hash {document.hash[:12]}"
+    )
+    for name in document.dropped:
+        say(f"left out: {shown(name)}")
