@@ -1,0 +1,106 @@
+"""Makes jobs of the entries of a manifest, and refuses those that would get in each other's way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from ckgrow.batches.globs import files_of, matches
+from ckgrow.batches.jobs import Job, absolute
+from ckgrow.batches.manifest import Entry
+from ckgrow.batches.templates import filled
+from ckgrow.errors import SpecError
+from ckgrow.names import first_few, quoted, shown_path
+from ckgrow.places import is_remote, name_of
+from ckgrow.registry import format_named
+
+MOST_PROBLEMS = 20
+"""Most problems that one message lists."""
+
+
+def expanded(entries: Iterable[Entry], folder: str) -> tuple[Job, ...]:
+    """The jobs of a manifest in ``folder``: every teacher of an entry by every spec of it.
+
+    Raises SpecError for a glob that matches nothing, a template that cannot be filled, an output
+    that no format writes, and for jobs that collide, of which it names all.
+    """
+    folder = os.path.abspath(folder)
+    jobs: list[Job] = []
+    problems: list[str] = []
+    for entry in entries:
+        for job in _jobs(entry, folder):
+            jobs.append(job)
+            problems += _trap(job, entry)
+    problems = _collisions(jobs) + problems
+    if problems:
+        more = len(problems) - MOST_PROBLEMS
+        lines = problems[:MOST_PROBLEMS] + ([f"... and {more} more"] if more > 0 else [])
+        raise SpecError("\n".join(lines))
+    return tuple(jobs)
+
+
+def _jobs(entry: Entry, folder: str) -> Iterable[Job]:
+    teachers = _unique(entry.teachers, folder, f"{entry.where}: teacher")
+    specs = _unique(entry.specs, folder, f"{entry.where}: spec")
+    for teacher in teachers:
+        for spec in specs:
+            output = filled(entry.output, absolute(folder, teacher), spec, entry.where)
+            writing = format_named(name_of(output))
+            if writing is None or not writing.writable:
+                raise SpecError(
+                    f"{entry.where}: the suffix of output {quoted(output)} is none that ckgrow "
+                    "writes; `ckgrow adapters` lists the formats"
+                )
+            yield Job(entry.where, folder, teacher, spec, output, entry.weights, entry.verify)
+
+
+def _unique(places: Sequence[str], folder: str, what: str) -> dict[str, None]:
+    """Every file once, though several globs may match it."""
+    return dict.fromkeys(each for place in places for each in files_of(place, folder, what))
+
+
+def _trap(job: Job, entry: Entry) -> Iterable[str]:
+    """A glob of teachers that would take this job's student for a teacher, the next time."""
+    place = job.output_place
+    for pattern in entry.teachers:
+        if is_remote(place) or is_remote(pattern) or pattern == job.teacher:
+            continue
+        if matches(os.path.normpath(place), os.path.normpath(absolute(job.folder, pattern))):
+            yield (
+                f"{job.where}: teacher {quoted(pattern)} matches the output "
+                f"{shown_path(job.output)} as well; write students elsewhere"
+            )
+            return
+
+
+def _collisions(jobs: Sequence[Job]) -> list[str]:
+    """One sentence for every output that several jobs write, or that is a teacher or a spec."""
+    writing: dict[str, list[Job]] = {}
+    for job in jobs:
+        writing.setdefault(_identity(job.output_place), []).append(job)
+    problems = [
+        f"{shown_path(several[0].output)} is the output of {len(several)} jobs: "
+        f"{first_few([_described(each) for each in several])}"
+        for several in writing.values()
+        if len(several) > 1
+    ]
+    told = set()
+    for job in jobs:
+        for what, place in (("teacher", job.teacher_place), ("spec", job.spec_place)):
+            key = _identity(place)
+            if key in writing and key not in told:
+                told.add(key)
+                problems.append(
+                    f"{shown_path(writing[key][0].output)} is the output of a job "
+                    f"({_described(writing[key][0])}) and the {what} of one ({_described(job)})"
+                )
+    return problems
+
+
+def _identity(place: str) -> str:
+    """The same text for all names of a file, through links and dots."""
+    return place.rstrip("/") if is_remote(place) else os.path.realpath(place)
+
+
+def _described(job: Job) -> str:
+    return f"{job.where}: {shown_path(job.teacher)} by {shown_path(job.spec)}"
