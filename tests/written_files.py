@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ckgrow.checkpoint import Content, Format, Reader
 from ckgrow.files import RegularFile
 from ckgrow.header import Header, TensorSpec
@@ -37,5 +39,5 @@ def write(form: Format, path, tensors, metadata=None, **more) -> None:
     specs = {name: TensorSpec(each.dtype.name, each.shape) for name, each in tensors.items()}
     writer = created(form, path, Header(specs), metadata, **more)
     for name, each in tensors.items():
-        writer.write(name, 0, each)
+        writer.write(name, 0, np.atleast_1d(each))
     writer.finish({})

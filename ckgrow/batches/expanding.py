@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from ckgrow.batches.globs import files_of, matches
+from ckgrow.batches.globs import files_of, is_glob, matches
 from ckgrow.batches.jobs import Job, absolute
 from ckgrow.batches.manifest import Entry
 from ckgrow.batches.templates import filled
@@ -63,7 +63,7 @@ def _trap(job: Job, entry: Entry) -> Iterable[str]:
     """A glob of teachers that would take this job's student for a teacher, the next time."""
     place = job.output_place
     for pattern in entry.teachers:
-        if is_remote(place) or is_remote(pattern) or pattern == job.teacher:
+        if is_remote(place) or is_remote(pattern) or not is_glob(pattern):
             continue
         if matches(os.path.normpath(place), os.path.normpath(absolute(job.folder, pattern))):
             yield (
@@ -99,7 +99,11 @@ def _collisions(jobs: Sequence[Job]) -> list[str]:
 
 def _identity(place: str) -> str:
     """The same text for all names of a file, through links and dots."""
-    return place.rstrip("/") if is_remote(place) else os.path.realpath(place)
+    if is_remote(place):
+        return place.rstrip("/")
+    folder, name = os.path.split(place)
+    path = os.path.join(_real(folder), name)
+    return os.path.realpath(path) if name in ("", "..", ".") or os.path.islink(path) else path
 
 
 def _described(job: Job) -> str:

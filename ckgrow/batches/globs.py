@@ -14,6 +14,11 @@ from ckgrow.registry import store
 _MAGIC = frozenset("*?[")
 
 
+def is_glob(place: str) -> bool:
+    """Whether a place has a character in it that makes it a glob."""
+    return bool(_MAGIC & set(place))
+
+
 def files_of(place: str, folder: str, what: str) -> tuple[str, ...]:
     """The place itself, or the places that it matches if it is a glob, sorted as people count.
 
@@ -22,7 +27,7 @@ def files_of(place: str, folder: str, what: str) -> tuple[str, ...]:
     exists under exactly this name is that. ``what`` begins the message of the SpecError for a glob
     that matches nothing.
     """
-    if not _MAGIC & set(place):
+    if not is_glob(place):
         return (place,)
     if is_remote(place):
         found = _elsewhere(place, what)
@@ -55,7 +60,7 @@ def _matches(parts: list[str], patterns: list[str]) -> bool:
 
 def _elsewhere(url: str, what: str) -> list[str]:
     folder, _, pattern = url.rpartition("/")
-    if _MAGIC & set(folder) or not folder:
+    if is_glob(folder) or not folder:
         raise SpecError(
             f"{what} {quoted(url)}: of a URL only the last name can be a glob; "
             "name the folder, or list the files"
