@@ -1,3 +1,3 @@
 """The version of ckgrow, which belongs to the identity of every student."""
 
-VERSION = "0.3.0"
+VERSION = "0.4.0"
