@@ -53,10 +53,10 @@ def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> A
     with output.part(force=run.force) as part:
         watching.begin("reading the teacher", 0)
         identity = _provenance(plan, hash_checkpoint(teacher, run.workers))
-        if part.taken and (known := _written_before(output.place, identity)):
+        if part.taken and (known := _written_before(plan, output, identity)):
             return _document(plan, output, "up to date", known, None)
         part.require_free()
-        twins = _twins(plan) if output.format.containers else {}
+        twins = _twins(plan, output)
         student = _Student(plan, twins, identity, part, output, run, watching)
         expected = True
         if plan.preserves in DEVIATING and run.checks is not None:
@@ -83,11 +83,11 @@ def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> A
     return _document(plan, output, "written", hashes, verdict)
 
 
-def _twins(plan: Plan) -> dict[str, Plan]:
+def _twins(plan: Plan, output: Output) -> dict[str, Plan]:
     """The other state dicts of the teacher's container, each to be grown as the weights are."""
     teacher = plan.teacher
     stated = Wish(teacher.architecture.name, teacher.network.options)
-    names = teacher.reader.contents.twins
+    names = output.twins(teacher.reader.contents)
     return {name: make_plan(twin(teacher, name, stated), plan.spec) for name in names}
 
 
@@ -117,7 +117,7 @@ class _Student:
             metadata,
             self.plan.graph,
             teacher.prefix,
-            contents.ties,
+            _ties(self.plan),
             contents.container,
             self.output.drop,
             self.output.shard_size,
@@ -130,7 +130,8 @@ class _Student:
             if isinstance(writer, ContainerWriter):
                 for name, plan in self.twins.items():
                     others = _made(plan, quiet)
-                    self._grown(others, plan.teacher, writer.twin(name, _header(others)))
+                    sink = writer.twin(name, _header(others), _ties(plan))
+                    self._grown(others, plan.teacher, sink)
             writer.finish({unhashed: digest})
         except BaseException:
             writer.abandon()
@@ -143,7 +144,8 @@ class _Student:
     def verified(self, digest: str) -> VerifyDocument:
         """The verdict on what stands in the part: that on the weights, if no twin's is worse."""
         self.watching.begin("verifying", 0)
-        verdict = self._compared(self.plan.teacher, digest, None)
+        weights = self.output.weights(self.plan.teacher.reader.contents)
+        verdict = self._compared(self.plan.teacher, digest, weights)
         for name, plan in self.twins.items():
             other = self._compared(plan.teacher, digest, name)
             if not other.preserved:
@@ -165,6 +167,12 @@ def _made(plan: Plan, quiet: bool) -> dict[str, Recipe]:
         prefix + name: recipe.quiet() if quiet else recipe
         for name, recipe in plan.draft.recipes.items()
     }
+
+
+def _ties(plan: Plan) -> tuple[tuple[str, ...], ...]:
+    """The student's tensors that are one parameter, by their names in the file."""
+    prefix = plan.teacher.prefix
+    return tuple(tuple(prefix + name for name in tie) for tie in plan.draft.current_ties)
 
 
 def _header(made: Mapping[str, Recipe]) -> Header:
@@ -195,10 +203,13 @@ def _provenance(plan: Plan, teacher_hash: str) -> Provenance:
     )
 
 
-def _written_before(output: Place, identity: Provenance) -> dict[str, str] | None:
+def _written_before(plan: Plan, output: Output, identity: Provenance) -> dict[str, str] | None:
     """The hashes of a student at ``output`` that this very run would make again."""
+    contents = plan.teacher.reader.contents
     try:
-        with load(output, Wish()) as present:
+        with load(output.place, Wish(weights=output.weights(contents))) as present:
+            if set(present.reader.contents.twins) != set(output.twins(contents)):
+                return None
             known = present.provenance
             if known is None or known.identity() != identity.to_json():
                 return None
@@ -227,7 +238,7 @@ def _document(
         parameters,
         size,
         flops,
-        plan.teacher.reader.contents.dropped,
+        output.left_behind(plan.teacher.reader.contents),
         tuple(warning for step in plan.steps for warning in step.warnings),
         hashes,
         verdict,

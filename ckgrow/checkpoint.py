@@ -186,8 +186,8 @@ class Writer(Sink, Protocol):
 class ContainerWriter(Writer, Protocol):
     """A checkpoint being written that holds several state dicts."""
 
-    def twin(self, name: str, header: Header) -> Sink:
-        """Where the tensors of the state dict ``name`` go, which are as in ``header``."""
+    def twin(self, name: str, header: Header, ties: tuple[tuple[str, ...], ...] = ()) -> Sink:
+        """Where the tensors of the state dict ``name`` go, as in ``header`` and tied as stated."""
         ...
 
 
@@ -217,4 +217,17 @@ class Format(Protocol):
 
     def create(self, target: Target, content: Content) -> Writer:
         """Opens the files of ``target`` for writing; existing files there are overwritten."""
+        ...
+
+
+@runtime_checkable
+class GraphFormat(Format, Protocol):
+    """A format of networks whose tensors may stand in other files."""
+
+    def link(self, target: Target, content: Content, spans: Mapping[str, Span]) -> None:
+        """Writes the network of ``content``, whose tensors stay where ``spans`` say.
+
+        All of them are in files in the folder of ``target.path`` or below it. Raises
+        CheckpointError for what the format cannot hold, FileError when it cannot be written.
+        """
         ...

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ckgrow.architecture import Network
 from ckgrow.checkpoint import Content, ContainerReader, ContainerWriter, Reader, Sink
 from ckgrow.errors import CheckpointError, CkgrowError, FileError
 from ckgrow.execute import Read, content_hash, execute, hash_tensors
 from ckgrow.files import open_checkpoint
+from ckgrow.graph import Graph
 from ckgrow.header import Header
 from ckgrow.loading import Opened, Wish, recognised
 from ckgrow.names import shown_path
@@ -19,40 +19,47 @@ from ckgrow.watching import Watching
 
 
 def convert_checkpoint(
-    source: Opened, output: Output, *, force: bool, workers: int, watching: Watching
+    source: Opened,
+    output: Output,
+    *,
+    force: bool,
+    workers: int,
+    watching: Watching,
+    graph: Graph | None = None,
 ) -> ConvertDocument:
     """Writes what ``source`` holds as ``output``, reads it back, and publishes it.
 
+    ``graph`` is its network, where the caller knows it; otherwise it is looked for.
     Raises CheckpointError for what the format cannot hold, and where the written tensors are not
     those that were read; FileError where it cannot be written. Nothing is left behind then.
     """
-    header = source.reader.header
+    header, contents = source.reader.header, source.reader.contents
     total = sum(spec.nbytes for spec in header.values())
     with output.part(force=force) as part:
         part.require_free()
         watching.begin("converting", total)
-        writer = output.format.create(part, _content(source, output))
+        writer = output.format.create(part, _content(source, output, graph or _graph(source)))
         try:
             digest = content_hash(
                 header, _copied(header, source.reader.read, writer, workers, watching.advance)
             )
             if isinstance(writer, ContainerWriter) and isinstance(source.reader, ContainerReader):
-                for name in source.reader.contents.twins:
+                for name in output.twins(contents):
                     twin = source.reader.twin(name)
-                    sink = writer.twin(name, twin.header)
+                    sink = writer.twin(name, twin.header, twin.contents.ties)
                     _copied(twin.header, twin.read, sink, workers, watching.advance)
             writer.finish({})
         except BaseException:
             writer.abandon()
             raise
         watching.begin("reading it back", 0)
-        _require_same(open_checkpoint(part.opened()), digest, workers, shown_path(output.place))
+        written = open_checkpoint(part.opened(), output.weights(contents))
+        _require_same(written, digest, workers, shown_path(output.place))
         if not source.reader.unchanged():
             raise FileError(
                 f"{source.label} changed while it was read; run again when nothing writes to it"
             )
         part.publish()
-    left_out = source.reader.contents.dropped
     return ConvertDocument(
         source.label,
         shown_path(output.place),
@@ -60,18 +67,17 @@ def convert_checkpoint(
         len(header),
         total,
         digest,
-        output.drop if output.format.containers else left_out,
+        output.left_behind(contents),
     )
 
 
-def _content(source: Opened, output: Output) -> Content:
+def _content(source: Opened, output: Output, graph: Graph | None) -> Content:
     """Everything of the source that a format may want to hold."""
     contents = source.reader.contents
-    network = _network(source)
     return Content(
         source.reader.header,
         contents.metadata,
-        None if network is None else network.graph,
+        graph,
         source.prefix,
         contents.ties,
         contents.container,
@@ -80,10 +86,10 @@ def _content(source: Opened, output: Output) -> Content:
     )
 
 
-def _network(source: Opened) -> Network | None:
+def _graph(source: Opened) -> Graph | None:
     """The network of the tensors, where it is known; formats hold tensors without one as well."""
     try:
-        return recognised(source, Wish()).network
+        return recognised(source, Wish()).network.graph
     except CkgrowError:
         return None
 

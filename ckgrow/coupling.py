@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ckgrow.axes import Atoms, Axis, Dim
 from ckgrow.errors import GraphError
@@ -51,11 +52,18 @@ class Coupled:
 class _Walk(Coupling):
     """The coupling while the graph is walked."""
 
-    def __init__(self, graph: Graph, shapes: Shapes, by_groups: frozenset[str]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        shapes: Shapes,
+        by_groups: frozenset[str],
+        one_parameter: Mapping[str, str],
+    ) -> None:
         self.atoms = Atoms()
         self.shapes = shapes
         self.by_groups = by_groups
         self._graph = graph
+        self._one_parameter = one_parameter
         self._values: dict[str, tuple[Axis | None, ...]] = {}
         self._uses: list[Use] = []
 
@@ -103,7 +111,10 @@ class _Walk(Coupling):
                 self.atoms.fix(axis, reason)
 
     def settled(self) -> Coupled:
-        """The finished table. Uses of one tensor by several nodes are made to agree."""
+        """The finished table. Uses of one tensor by several nodes are made to agree.
+
+        So are uses of several tensors that are one parameter.
+        """
         self._share_tensors()
         ties = self.atoms.settle()
         resolve = self.atoms.resolve
@@ -126,11 +137,11 @@ class _Walk(Coupling):
     def _share_tensors(self) -> None:
         first: dict[str, Use] = {}
         for use in self._uses:
-            known = first.setdefault(use.tensor, use)
+            known = first.setdefault(self._one_parameter.get(use.tensor, use.tensor), use)
             if known is use:
                 continue
             for a, b in zip(known.dims, use.dims, strict=True):
-                where = f"the shared tensor {use.tensor!r}"
+                where = f"the shared tensor {known.tensor!r}"
                 if a is None or b is None or (a.role, a.blocks) != (b.role, b.blocks):
                     for dim in (a, b):
                         if dim is not None:
@@ -144,14 +155,16 @@ def couple(
     header: Header,
     by_groups: frozenset[str] = frozenset(),
     open_ends: frozenset[str] = frozenset(),
+    one_parameter: Mapping[str, str] = MappingProxyType({}),
 ) -> Coupled:
     """Infers which channels belong together; every op's rule is asked once, in order.
 
     ``by_groups`` names grouped convolutions that are to grow by whole groups rather than inside
     each of them; ``open_ends`` the graph inputs and outputs whose channels may grow.
+    ``one_parameter`` leads from tensors that are tied to the first of them.
     """
     shapes = infer_shapes(graph, header)
-    coupling = _Walk(graph, shapes, by_groups)
+    coupling = _Walk(graph, shapes, by_groups, one_parameter)
     for name in graph.inputs:
         coupling.set(name, _input_axes(coupling, name))
         if name not in open_ends:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from blake3 import blake3
 
+from ckgrow.cancelling import CancelledError, follow
 from ckgrow.checkpoint import Sink
 from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, TensorSpec, common_prefix
@@ -37,10 +38,6 @@ class _Moments(NamedTuple):
 
     mean: float
     deviation: float
-
-
-class CancelledError(Exception):
-    """Raised in workers once the run is being given up."""
 
 
 class Measuring(Reading):
@@ -189,7 +186,7 @@ def _bytes(rows: np.ndarray) -> memoryview:
 def _in_parallel(
     work: Callable[[str], str], names: Iterable[str], workers: int, stop: threading.Event
 ) -> dict[str, str]:
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="ckgrow") as pool:
+    with ThreadPoolExecutor(max(1, workers), "ckgrow", follow, (stop,)) as pool:
         futures: dict[str, Future[str]] = {name: pool.submit(work, name) for name in names}
         try:
             finished, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)

@@ -72,6 +72,12 @@ class Loaded:
         return self.read(name, 0, shape[0] if shape else 1).reshape(shape)
 
     @property
+    def ties(self) -> tuple[tuple[str, ...], ...]:
+        """Tensors that are one parameter, by their names without prefix."""
+        tied = self.reader.contents.ties
+        return tuple(tuple(name[len(self.prefix) :] for name in each) for each in tied)
+
+    @property
     def side(self) -> Side:
         """As the runtimes take it."""
         return Side(self.label, self.network.graph, self.header, self.tensor)

@@ -26,6 +26,8 @@ PATTERN_ALTERNATIVES = 64
 """Most patterns that the braces of one pattern may stand for."""
 
 _PLAIN = re.compile(r"[\w.\-/:@]+")
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_SECRETS = re.compile(r"(?<=://)[^/@]+(?=@)|(?<=\?).+", re.DOTALL)
 _STAR = "*"
 _GUESS_LENGTH = 200  # difflib takes the square of the length
 _GUESS_CANDIDATES = 5_000
@@ -49,8 +51,11 @@ def shown(name: str) -> str:
 
 
 def shown_path(path: str | Path) -> str:
-    """``path`` as it may be printed: as it is, or quoted and escaped when it would not print."""
-    text = str(path)
+    """``path`` as it may be printed: as it is, or quoted and escaped when it would not print.
+
+    The password and the query of a URL, which may be a signature, are left out.
+    """
+    text = _SECRETS.sub("...", str(path)) if _URL.match(str(path)) else str(path)
     return text if text.isprintable() else ascii(text)
 
 

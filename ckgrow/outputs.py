@@ -59,6 +59,19 @@ class Output:
     drop: tuple[str, ...] = ()
     shard_size: int = SHARD_SIZE
 
+    def weights(self, source: Contents) -> str | None:
+        """What the weights of ``source`` are called in the output; None where they are all."""
+        return source.weights if self.format.containers else None
+
+    def twins(self, source: Contents) -> tuple[str, ...]:
+        """The other state dicts of ``source`` that the output has too."""
+        carried = source.twins if self.format.containers else ()
+        return tuple(name for name in carried if name not in self.drop)
+
+    def left_behind(self, source: Contents) -> tuple[str, ...]:
+        """What ``source`` holds and the output does not."""
+        return self.drop if self.format.containers else source.dropped
+
     def part(self, *, force: bool) -> AbstractContextManager[Part]:
         """What is written first, here or elsewhere; nothing of it is left when it ends."""
         if is_remote(self.place):
@@ -72,12 +85,13 @@ def output_of(
     *,
     shard_size: int | None = None,
     drop: Sequence[str] = (),
+    grows: bool = True,
 ) -> Output:
     """The output that ``place`` names, for what comes out of ``source``.
 
-    A folder, or a shard size, asks for a checkpoint in parts. Raises SpecError where ckgrow does
-    not write it so, or would have to leave out what ``source`` holds; FileError where the output
-    is the source itself.
+    A folder, or a shard size, asks for a checkpoint in parts. What is merely copied does not
+    ``grow``. Raises SpecError where ckgrow does not write it so, or would have to leave out what
+    ``source`` holds; FileError where the output is the source itself.
     """
     main = _main_file(place, in_parts=shard_size is not None)
     if _is_same(source, main):
@@ -85,8 +99,9 @@ def output_of(
     writing = _format_for(main)
     if shard_size is not None and shard_size < 1:
         raise SpecError("--shard-size: a file holds at least one byte of tensors")
-    if writing.containers:
-        _require_all_carried(source.reader.contents, main, drop)
+    _require_beside_weights(source.reader.contents, drop)
+    if writing.containers and grows:
+        _require_all_grown(source.reader.contents, main, drop)
     return Output(main, writing, tuple(drop), shard_size or SHARD_SIZE)
 
 
@@ -135,15 +150,24 @@ def _format_for(place: Place) -> Format:
     )
 
 
-def _require_all_carried(contents: Contents, output: Place, drop: Iterable[str]) -> None:
-    """A training checkpoint is written with everything in it, or what is left out was named."""
+def _require_beside_weights(contents: Contents, drop: Iterable[str]) -> None:
+    """What is to be left out is there, and is not the weights."""
     beside_weights = (*contents.twins, *contents.ungrown, *contents.dropped)
     for name in drop:
+        if name == contents.weights:
+            raise SpecError(
+                f"--drop {shown(name)}: these are the weights that are read; choose others with "
+                "--weights to leave them out"
+            )
         if name not in beside_weights:
             raise SpecError(
                 f"--drop {shown(name)}: there is no such entry beside the weights"
                 f"{guess(name, beside_weights)}"
             )
+
+
+def _require_all_grown(contents: Contents, output: Place, drop: Iterable[str]) -> None:
+    """A training checkpoint is written with everything in it, or what is left out was named."""
     left = [name for name in contents.ungrown if name not in drop]
     if left:
         named = " ".join(f"--drop {shown(name)}" for name in left)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from ckgrow.errors import CheckpointError, CkgrowError, FileError, UnrecognisedError
+from ckgrow.errors import CheckpointError, CkgrowError, FileError, SpecError, UnrecognisedError
 from ckgrow.loading import Loaded, Opened, Source, Wish, load, open_source, recognised
 from ckgrow.names import by, shown
 from ckgrow.places import Place
@@ -31,12 +31,13 @@ def open_pair(
 ) -> Iterator[tuple[Loaded, Loaded]]:
     """Teacher and student for as long as the context lasts.
 
-    ``weights`` names the teacher's state dict in a container; ``maps`` is a file whose record is
-    taken for the student's. Raises what opening raises, and FileError when the context ends and
+    ``weights`` names the teacher's state dict in a container, and the student's if that is a
+    container with one of that name; ``maps`` is a file whose record is taken for the student's.
+    Raises what opening raises, and FileError when the context ends and
     one of the files is no longer the one that was opened.
     """
     with ExitStack() as files:
-        opened = open_source(student)
+        opened = _open_student(student, weights)
         files.callback(opened.reader.close)
         if maps is not None:
             opened = _lent(opened, maps)
@@ -53,6 +54,14 @@ def open_pair(
             _require_unchanged(before, after)
             raise
         _require_unchanged(before, after)
+
+
+def _open_student(student: Source, weights: str | None) -> Opened:
+    """The state dict ``weights`` where the student has it, and else what stands for it all."""
+    try:
+        return open_source(student, weights)
+    except SpecError:
+        return open_source(student)
 
 
 def _teacher_of(record: Provenance, stated: Wish, weights: str | None) -> Wish:

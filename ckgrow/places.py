@@ -35,7 +35,7 @@ def name_of(place: Place) -> str:
 def beside(place: Place, name: str) -> Place:
     """The place called ``name`` in the folder of ``place``."""
     if is_remote(place):
-        return f"{str(place).rpartition('/')[0]}/{name}"
+        return f"{str(place).partition('?')[0].rpartition('/')[0]}/{name}"
     return local(place).with_name(name)
 
 

@@ -16,6 +16,7 @@ from ckgrow import spec as spec_language
 from ckgrow.applying import Run, write_student
 from ckgrow.converting import convert_checkpoint
 from ckgrow.errors import SpecError
+from ckgrow.exporting import export_checkpoint
 from ckgrow.loading import Loaded, Tensors, Wish, load, open_source
 from ckgrow.outputs import output_of
 from ckgrow.pairing import open_pair
@@ -25,6 +26,7 @@ from ckgrow.reports.describing import describe_checkpoint, describe_plan
 from ckgrow.reports.documents import (
     ApplyDocument,
     ConvertDocument,
+    ExportDocument,
     InspectDocument,
     PlanDocument,
     VerifyDocument,
@@ -114,7 +116,36 @@ def convert(
     with closing(opened.reader):
         return convert_checkpoint(
             opened,
-            output_of(opened, output, shard_size=shard_size, drop=drop),
+            output_of(opened, output, shard_size=shard_size, drop=drop, grows=False),
+            force=force,
+            workers=workers or os.cpu_count() or 1,
+            watching=watching or Unwatched(),
+        )
+
+
+def export(
+    source: Place,
+    output: Place,
+    *,
+    embed: bool = False,
+    workers: int | None = None,
+    force: bool = False,
+    architecture: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    watching: Watching | None = None,
+) -> ExportDocument:
+    """Writes the network of ``source`` as an ONNX model that points to its weights beside it.
+
+    ``embed`` puts the weights into the model instead.
+    """
+    opened = open_source(source, weights)
+    with closing(opened.reader):
+        return export_checkpoint(
+            opened,
+            Wish(architecture, options or {}),
+            output_of(opened, output),
+            embed=embed,
             force=force,
             workers=workers or os.cpu_count() or 1,
             watching=watching or Unwatched(),

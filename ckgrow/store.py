@@ -25,10 +25,17 @@ class Store(Protocol):
         """Whether a file is there."""
         ...
 
-    def put(self, source: Path, url: str) -> None:
-        """Copies a finished file there, which appears as a whole or not at all."""
+    def require_writable(self, url: str) -> None:
+        """FileError for a kind of URL that can only be read."""
+        ...
+
+    def put(self, source: Path, url: str, *, replace: bool) -> None:
+        """Copies a finished file there, which appears as a whole or not at all.
+
+        FileError when a file is there already, unless it is to be replaced.
+        """
         ...
 
     def remove(self, url: str) -> None:
-        """Takes a file away."""
+        """Takes a file away; one that is not there is no error."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,8 +19,9 @@ from ckgrow.registry import store
 class UploadedPart:
     """A checkpoint that is made in a temporary folder here, and copied to a URL when it is whole.
 
-    Its main file is copied last. There are no locks elsewhere: of two runs onto one URL the last
-    one stays.
+    Its main file is copied last. There are no locks elsewhere: of two runs onto one URL the first
+    one stays, or the last one with ``force``. Raises FileError for a URL that nothing can be
+    written to.
     """
 
     def __init__(self, url: str, *, force: bool) -> None:
@@ -27,6 +29,7 @@ class UploadedPart:
         self.name = name_of(url)
         if not self.name:
             raise FileError(f"{self.shown} names no file; add the name of the student")
+        store().require_writable(url)
         self._url = url
         self._force = force
         self._companions: list[str] = []
@@ -56,13 +59,24 @@ class UploadedPart:
         return RegularFile(self.path, place=self.shown)
 
     def publish(self) -> None:
-        """Copies the files, the main one last; an old main file goes before its companions do."""
+        """Copies the files, the main one last; an old main file goes before its companions do.
+
+        Those that were copied are taken away again when another cannot be.
+        """
         self.require_free()
         if self._companions and self.taken:
             store().remove(self._url)
-        for name in self._companions:
-            store().put(self.path.with_name(name), str(beside(self._url, name)))
-        store().put(self.path, self._url)
+        there: list[str] = []
+        try:
+            for name in (*self._companions, self.name):
+                url = str(beside(self._url, name))
+                store().put(self.path.with_name(name), url, replace=self._force)
+                there.append(url)
+        except BaseException:
+            for url in there:
+                with contextlib.suppress(FileError):
+                    store().remove(url)
+            raise
 
     def keep_failed(self) -> Path:
         """Moves the files out of the temporary folder, into the one that ckgrow runs in."""

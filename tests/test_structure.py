@@ -28,7 +28,7 @@ LONGEST = 300
 # The core, from the ground up. A room imports from lower floors, not from its own nor from higher
 # ones. A folder is one room; a contract that others on the way up need is a room of its own.
 FLOORS = (
-    {"axes", "errors", "labels", "maps", "random", "version", "watching"},
+    {"axes", "cancelling", "errors", "labels", "maps", "random", "version", "watching"},
     {"graph", "header", "names", "naming", "places"},
     {"architecture", "checkpoint", "ops", "shares", "spec"},
     {"building", "memory", "recipes", "shapes", "store"},
@@ -44,6 +44,7 @@ FLOORS = (
     {"outputs", "reports"},
     {"verifying"},
     {"applying", "converting"},
+    {"exporting"},
     {"public"},
     {"cli"},
 )

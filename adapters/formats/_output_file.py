@@ -12,6 +12,8 @@ from pathlib import Path
 from ckgrow.errors import FileError
 from ckgrow.names import shown_path
 
+from ._write_behind import WriteBehind
+
 _LARGEST_WRITE = 1 << 30  # one system call takes less than 2 GiB
 
 _REASONS = {
@@ -27,11 +29,13 @@ _REASONS = {
 class OutputFile:
     """A file of ``size`` bytes, empty before, that several threads write to.
 
+    Without a size it is one that was made so earlier, and is written on.
+
     Raises FileError when it cannot be opened or the space is not there; then an empty file may be
     left at the path.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int | None) -> None:
         self.place = shown_path(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
         with reported(self.place):
@@ -39,9 +43,11 @@ class OutputFile:
         try:
             if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                 raise FileError(f"{self.place} is a pipe or device; the output is a regular file")
-            with reported(self.place):
-                os.ftruncate(self._descriptor, 0)
-                _reserve(self._descriptor, size)
+            if size is not None:
+                with reported(self.place):
+                    os.ftruncate(self._descriptor, 0)
+                    _reserve(self._descriptor, size)
+            self._behind = WriteBehind(self._descriptor)
         except BaseException:
             self.abandon()
             raise
@@ -54,6 +60,7 @@ class OutputFile:
             piece = view[written : written + _LARGEST_WRITE]
             with reported(self.place):
                 written += os.pwrite(self._descriptor, piece, offset + written)
+        self._behind.wrote(offset, len(view))
 
     def finish(self) -> None:
         """Flushes to the disk, and closes."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +21,9 @@ from ckgrow.header import Header, TensorSpec, numpy_dtype
 from ckgrow.names import shown
 
 from ._safetensors_layout import METADATA, NUMPY_NAMES, PREFIX_LENGTH, Layout, require_text
+from ._shapes import nbytes_of
 
 _FIELDS = {"dtype", "shape", "data_offsets"}
-_MAX_RANK = 64  # numpy's
-_MAX_BYTES = 2**63 - 1
 
 
 def parse(text: bytes, file_size: int, place: str) -> Layout:
@@ -138,18 +136,8 @@ def _tensor(name: str, entry: Any, place: str) -> tuple[TensorSpec, int, int]:
             f"{place}: shape or data_offsets of tensor {shown(name)} are not whole numbers from 0 "
             "on; save the file again"
         )
-    if len(shape) > _MAX_RANK:
-        raise CheckpointError(
-            f"{place}: tensor {shown(name)} has {len(shape)} dimensions; at most {_MAX_RANK} work"
-        )
     begin, end = offsets
-    itemsize = numpy_dtype(dtype).itemsize
-    nbytes = math.prod(shape) * itemsize
-    if not nbytes and math.prod(filter(None, shape)) * itemsize > _MAX_BYTES:
-        raise CheckpointError(
-            f"{place}: the shape of tensor {shown(name)} is too large for any machine; the file is "
-            "damaged or forged"
-        )
+    nbytes = nbytes_of(name, shape, numpy_dtype(dtype).itemsize, place)
     if end - begin != nbytes:
         raise CheckpointError(
             f"{place}: tensor {shown(name)} has {end - begin} bytes, but its shape and dtype need "

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ckgrow.checkpoint import PROVENANCE_KEY
 from ckgrow.errors import CheckpointError, SpecError
 from ckgrow.header import Header, TensorSpec
 from ckgrow.names import shown
@@ -49,16 +50,30 @@ def choose(loaded: Any, weights: str | None, place: str) -> Chosen:
         name = weights
         _require_entry(loaded, weights, place)
     entries: Mapping[Any, Any] = loaded if name is None else loaded[name]
-    tensors = {key: value for key, value in entries.items() if _is_tensor(value)}
+    tensors = tensors_in(entries)
     if not tensors:
         where = place if name is None else f"the entry {shown(name)} of {place}"
         raise CheckpointError(f"{where} holds no tensors; {_alternatives(loaded)}")
     for key in tensors:
         _require_name(key, place)
-    beside = [] if name is None else [str(key) for key in loaded if key != name]
+    others = (key for key in loaded if key not in (name, PROVENANCE_KEY))
+    beside = [] if name is None else [str(key) for key in others]
     prefix = "" if name is None else f"{name}."
-    inside = [f"{prefix}{key}" for key in entries if key not in tensors]
+    known = {*tensors, PROVENANCE_KEY}
+    inside = [f"{prefix}{key}" for key in entries if key not in known]
     return Chosen(name, tensors, (*beside, *inside))
+
+
+def tensors_in(entries: Mapping[Any, Any]) -> dict[Any, torch.Tensor]:
+    """The entries of a state dict that are tensors."""
+    return {key: value for key, value in entries.items() if is_tensor(value)}
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor of any kind."""
+    import torch
+
+    return isinstance(value, torch.Tensor)
 
 
 def specs_of(tensors: Mapping[str, torch.Tensor], capacity: int, place: str) -> Header:
@@ -129,13 +144,7 @@ def _listed(names: Iterable[str], most: int = 8) -> str:
 
 
 def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(_is_tensor(each) for each in value.values())
-
-
-def _is_tensor(value: Any) -> bool:
-    import torch
-
-    return isinstance(value, torch.Tensor)
+    return isinstance(value, Mapping) and any(is_tensor(each) for each in value.values())
 
 
 def _obstacle(tensor: torch.Tensor) -> str | None:

@@ -73,7 +73,7 @@ class Safetensors:
                     f"{file.place} is a safetensors file and holds one set of weights; "
                     "choosing weights by name is for torch files"
                 )
-            return SafetensorsReader(file, _layout(file))
+            return SafetensorsReader(file, read_layout(file))
         except BaseException:
             file.close()
             raise
@@ -88,7 +88,8 @@ class Safetensors:
         return SafetensorsWriter(target.path, start, layout)
 
 
-def _layout(file: File) -> Layout:
+def read_layout(file: File) -> Layout:
+    """What the header of a file says; CheckpointError when it is damaged or no such file."""
     if file.size < PREFIX_LENGTH:
         raise CheckpointError(
             f"{file.place} is no safetensors file: it has {file.size} bytes, the shortest has "

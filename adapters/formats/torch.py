@@ -1,23 +1,27 @@
-"""torch files, .pt and its siblings: a pickled state dict, bare or in a container (read only).
+"""torch files, .pt and its siblings: a pickled state dict, bare or in a container.
 
-Loading holds the whole file in memory; torch is imported when a file is opened, not before.
+Loading holds the whole file in memory, and so does writing; torch is imported when a file is opened
+or written, not before.
 """
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckgrow.checkpoint import Content, Contents, File, Span, Target
-from ckgrow.errors import SpecError
+from ckgrow.checkpoint import PROVENANCE_KEY, Content, Contents, File, Span, Target
 from ckgrow.header import Header, numpy_dtype
 
 from ._rows import rows_shape
+from ._side_file import read_side_file
+from ._torch_container import Container, ties_of
 from ._torch_loading import ZIP_START, load
-from ._torch_weights import choose, specs_of
+from ._torch_weights import Chosen, choose, specs_of, tensors_in
+from ._torch_writer import TorchWriter
 
 if TYPE_CHECKING:
     import torch
@@ -28,15 +32,11 @@ _PICKLE_START = b"\x80"
 _LEGACY_START = b"\x8a\nl\xfc\x9c"
 
 
-class TorchReader:
-    """A torch file, loaded; the tensors are in memory and stay as they are."""
+class StateDictReader:
+    """One state dict of a file that is loaded; the tensors are in memory and stay as they are."""
 
     def __init__(
-        self,
-        file: File,
-        header: Header,
-        contents: Contents,
-        tensors: Mapping[str, torch.Tensor],
+        self, file: File, header: Header, contents: Contents, tensors: Mapping[str, torch.Tensor]
     ) -> None:
         self.header = header
         self.contents = contents
@@ -63,9 +63,38 @@ class TorchReader:
         return self._file.unchanged()
 
     def close(self) -> None:
+        """Closes nothing: the file is that of all its state dicts."""
+
+
+class TorchReader(StateDictReader):
+    """A torch file with the state dict that is its weights, and the other ones."""
+
+    def __init__(self, file: File, container: Container, chosen: Chosen, capacity: int) -> None:
+        header = specs_of(chosen.tensors, capacity, file.place)
+        self._twins = container.twins(header, capacity, file.place)
+        contents = Contents(
+            _metadata(file, container),
+            chosen.name,
+            chosen.dropped,
+            tuple(self._twins),
+            tuple(container.ungrown((chosen.name, *self._twins))),
+            container,
+            ties_of(chosen.tensors),
+        )
+        super().__init__(file, header, contents, chosen.tensors)
+
+    def twin(self, name: str) -> StateDictReader:
+        """The state dict ``name``, one of ``contents.twins``; closing it closes nothing."""
+        container: Container = self.contents.container
+        tensors = tensors_in(container.state_dict(name))
+        contents = Contents(self.contents.metadata, name, ties=ties_of(tensors))
+        return StateDictReader(self._file, self._twins[name], contents, tensors)
+
+    def close(self) -> None:
         """Gives the file and the memory back."""
         self._file.close()
         self._tensors = {}
+        self.contents = replace(self.contents, container=None)
 
 
 class Torch:
@@ -73,7 +102,7 @@ class Torch:
 
     name = "torch"
     suffixes = (".pt", ".pth", ".th", ".bin", ".ckpt")
-    writable = False
+    writable = True
     containers = True
     shards = ""
 
@@ -88,19 +117,25 @@ class Torch:
         try:
             loaded, capacity = load(file)
             chosen = choose(loaded, weights, file.place)
-            header = specs_of(chosen.tensors, capacity, file.place)
-            contents = Contents(metadata={}, weights=chosen.name, dropped=chosen.dropped)
-            return TorchReader(file, header, contents, chosen.tensors)
+            return TorchReader(file, Container(loaded, chosen.name), chosen, capacity)
         except BaseException:
             file.close()
             raise
 
-    def create(self, target: Target, content: Content) -> NoReturn:
-        """Raises SpecError: writing is not supported."""
-        raise SpecError(
-            f"{target.name}: torch output is not supported yet; name an output that ends in "
-            ".safetensors"
-        )
+    def create(self, target: Target, content: Content) -> TorchWriter:
+        """Writes the zip layout when everything is there; an existing file is overwritten.
+
+        A container comes out as one. A bare state dict has no place for metadata, which stands in
+        a side file then.
+        """
+        return TorchWriter(target, content)
+
+
+def _metadata(file: File, container: Container) -> Mapping[str, str]:
+    """The record inside a container, or else what the side file of a bare state dict says."""
+    if container.record is not None:
+        return {PROVENANCE_KEY: container.record}
+    return read_side_file(file).metadata if container.weights is None else {}
 
 
 def _holds_a_pickle(file: File) -> bool:

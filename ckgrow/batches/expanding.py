@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 from ckgrow.batches.globs import files_of, is_glob, matches
 from ckgrow.batches.jobs import Job, absolute
@@ -75,9 +76,10 @@ def _trap(job: Job, entry: Entry) -> Iterable[str]:
 
 def _collisions(jobs: Sequence[Job]) -> list[str]:
     """One sentence for every output that several jobs write, or that is a teacher or a spec."""
+    real = cache(os.path.realpath)  # many files are in few folders
     writing: dict[str, list[Job]] = {}
     for job in jobs:
-        writing.setdefault(_identity(job.output_place), []).append(job)
+        writing.setdefault(_identity(job.output_place, real), []).append(job)
     problems = [
         f"{shown_path(several[0].output)} is the output of {len(several)} jobs: "
         f"{first_few([_described(each) for each in several])}"
@@ -87,7 +89,7 @@ def _collisions(jobs: Sequence[Job]) -> list[str]:
     told = set()
     for job in jobs:
         for what, place in (("teacher", job.teacher_place), ("spec", job.spec_place)):
-            key = _identity(place)
+            key = _identity(place, real)
             if key in writing and key not in told:
                 told.add(key)
                 problems.append(
@@ -97,13 +99,15 @@ def _collisions(jobs: Sequence[Job]) -> list[str]:
     return problems
 
 
-def _identity(place: str) -> str:
+def _identity(place: str, real: Callable[[str], str]) -> str:
     """The same text for all names of a file, through links and dots."""
     if is_remote(place):
         return place.rstrip("/")
     folder, name = os.path.split(place)
-    path = os.path.join(_real(folder), name)
-    return os.path.realpath(path) if name in ("", "..", ".") or os.path.islink(path) else path
+    if name in ("", ".", ".."):
+        return real(place)
+    path = os.path.join(real(folder), name)
+    return real(path) if os.path.islink(path) else path
 
 
 def _described(job: Job) -> str:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ckgrow.errors import FileError, SpecError
 from ckgrow.names import guess, quoted, shown_path
@@ -161,7 +161,7 @@ def _text(where: str, key: str, given: Any) -> str:
         raise SpecError(f"{where}: {key} must be text; got {type(given).__name__}")
     if not text or "\0" in text:
         raise SpecError(f"{where}: {key} {'has a NUL in it' if text else 'is empty'}; name a file")
-    return cast(str, text)
+    return text
 
 
 def _flag(where: str, key: str, given: Any) -> bool:

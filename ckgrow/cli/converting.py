@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ckgrow.cli.shared import Json, Weights, Workers, reported, say, watching
+from ckgrow.cli.shared import Drop, Json, ShardSize, Weights, Workers, reported, say, watching
 
 
 @reported
@@ -14,14 +14,8 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="Any checkpoint.")],
     output: Annotated[str, typer.Argument(metavar="OUT", help="Its suffix says the format.")],
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-    shard_size: Annotated[
-        str | None,
-        typer.Option("--shard-size", help="Write files of at most this: 5GB, 500MB, ..."),
-    ] = None,
-    drop: Annotated[
-        list[str] | None,
-        typer.Option("--drop", metavar="NAME", help="Leave out an entry of a torch container."),
-    ] = None,
+    shard_size: ShardSize = None,
+    drop: Drop = None,
     weights: Weights = None,
     workers: Workers = None,
     json: Json = False,

@@ -12,7 +12,7 @@ from ckgrow.cli.shared import (
     Json,
     Options,
     SpecPath,
-    TeacherPath,
+    TeacherPlace,
     Weights,
     parsed_options,
     reported,
@@ -21,7 +21,9 @@ from ckgrow.cli.shared import (
 
 
 @reported
-def plan(teacher: TeacherPath, spec: SpecPath, weights: Weights = None, json: Json = False) -> None:
+def plan(
+    teacher: TeacherPlace, spec: SpecPath, weights: Weights = None, json: Json = False
+) -> None:
     """Show what apply would do, tensor by tensor, without reading one.
 
     Example: ckgrow plan teacher.safetensors spec.yaml
@@ -40,7 +42,7 @@ def plan(teacher: TeacherPath, spec: SpecPath, weights: Weights = None, json: Js
 
 @reported
 def inspect(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Any checkpoint.")],
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Any checkpoint.")],
     architecture: Architecture = None,
     option: Options = None,
     weights: Weights = None,
@@ -73,7 +75,7 @@ def inspect(
 
 @reported
 def init(
-    teacher: TeacherPath,
+    teacher: TeacherPlace,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write it; stdout if not given.")
     ] = None,

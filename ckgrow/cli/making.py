@@ -9,10 +9,12 @@ import typer
 
 from ckgrow.cli.shared import (
     Architecture,
+    Drop,
     Json,
     Options,
+    ShardSize,
     SpecPath,
-    TeacherPath,
+    TeacherPlace,
     Weights,
     Workers,
     parsed_options,
@@ -24,14 +26,16 @@ from ckgrow.cli.shared import (
 
 @reported
 def apply(
-    teacher: TeacherPath,
+    teacher: TeacherPlace,
     spec: SpecPath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The student's file.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="The student's file.")],
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the verdict.")] = False,
     keep_failed: Annotated[
         bool, typer.Option("--keep-failed", help="Leave a failed student as STUDENT.failed.")
     ] = False,
+    shard_size: ShardSize = None,
+    drop: Drop = None,
     workers: Workers = None,
     weights: Weights = None,
     json: Json = False,
@@ -40,6 +44,7 @@ def apply(
 
     Example: ckgrow apply teacher.safetensors spec.yaml -o student.safetensors
     """
+    from ckgrow.cli.sizes import byte_count
     from ckgrow.public import apply as grow
     from ckgrow.reports.documents import PlanDocument, to_json
 
@@ -59,6 +64,8 @@ def apply(
             keep_failed=keep_failed,
             check=not no_verify,
             weights=weights,
+            shard_size=byte_count("--shard-size", shard_size),
+            drop=drop or (),
             watching=watched,
             announce=announce,
         )
@@ -74,8 +81,8 @@ def apply(
 
 @reported
 def verify(
-    teacher: TeacherPath,
-    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="The student's checkpoint.")],
+    teacher: TeacherPlace,
+    student: Annotated[str, typer.Argument(metavar="STUDENT", help="The student's checkpoint.")],
     quick: Annotated[bool, typer.Option("--quick", help="Do without float64.")] = False,
     samples: Annotated[int, typer.Option(min=1, max=4096, help="Number of random inputs.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.")] = 0,
@@ -93,7 +100,7 @@ def verify(
         bool, typer.Option("--proof", help="Prove it by the tensors alone; nothing is run.")
     ] = False,
     maps: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="An earlier copy of a student that lost its record of growth."),
     ] = None,
     train_mode: Annotated[

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 INTERRUPTED = 130
 INTERNAL = 5
 
-TeacherPath = Annotated[Path, typer.Argument(metavar="TEACHER", help="The teacher's checkpoint.")]
+TeacherPlace = Annotated[str, typer.Argument(metavar="TEACHER", help="The teacher's checkpoint.")]
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The growth spec, a YAML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Workers = Annotated[
@@ -36,6 +36,14 @@ Workers = Annotated[
 Weights = Annotated[
     str | None,
     typer.Option("--weights", help="Which state dict of a container holds the teacher."),
+]
+ShardSize = Annotated[
+    str | None,
+    typer.Option("--shard-size", help="Write files of at most this: 5GB, 500MB, ..."),
+]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option("--drop", metavar="NAME", help="Leave out an entry of a torch container."),
 ]
 Architecture = Annotated[
     str | None,

@@ -42,7 +42,7 @@ class Draft:
     output that has others now, ``defects`` for inserted nodes how far their stored values are from
     keeping the function, relative to what passes through them. ``by_groups`` names grouped
     convolutions that :attr:`grouping` takes by groups, ``open_ends`` graph inputs and outputs that
-    it lets grow. ``known`` are the shapes of all values where an insertion carried them along; any
+    it lets grow. ``ties`` are keys of the teacher that are one parameter. ``known`` are the shapes of all values where an insertion carried them along; any
     other change forgets them.
     """
 
@@ -54,13 +54,14 @@ class Draft:
     defects: Mapping[str, float] = field(default_factory=dict)
     by_groups: frozenset[str] = frozenset()
     open_ends: frozenset[str] = frozenset()
+    ties: tuple[tuple[str, ...], ...] = ()
     known: Shapes | None = field(default=None, repr=False, compare=False)
 
     @staticmethod
-    def of_teacher(graph: Graph, header: Header) -> Draft:
+    def of_teacher(graph: Graph, header: Header, ties: tuple[tuple[str, ...], ...] = ()) -> Draft:
         """The teacher itself, before any step."""
         recipes = {name: Stored(spec, name) for name, spec in header.items()}
-        draft = Draft(graph, recipes, {}, {name: name for name in header})
+        draft = Draft(graph, recipes, {}, {name: name for name in header}, ties=ties)
         origins = {
             layer.name: Origin(layer.name, ChannelMap.identity(layer.width))
             for layer in draft.grouping.layers.values()
@@ -75,8 +76,17 @@ class Draft:
     @cached_property
     def grouping(self) -> Grouping:
         """What grows together, inferred from the graph as it is now."""
-        coupled = couple(self.graph, self.header, self.by_groups, self.open_ends)
+        one = {name: first for first, *others in self.current_ties for name in others}
+        coupled = couple(self.graph, self.header, self.by_groups, self.open_ends, one)
         return group_channels(self.graph, coupled)
+
+    @property
+    def current_ties(self) -> tuple[tuple[str, ...], ...]:
+        """Tensors that are one parameter, as they are called now."""
+        return tuple(
+            tuple(name for key in tie if (name := self.names[key]) in self.recipes)
+            for tie in self.ties
+        )
 
     @property
     def renames(self) -> Mapping[str, str]:

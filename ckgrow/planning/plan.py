@@ -17,6 +17,7 @@ from ckgrow.methods.method import Preserves, weakest
 from ckgrow.names import by
 from ckgrow.naming import in_grown
 from ckgrow.planning.report import StepReport
+from ckgrow.planning.ties import tied
 from ckgrow.planning.verbs import VERBS
 from ckgrow.random import Draw
 from ckgrow.recipes import ranges
@@ -131,9 +132,10 @@ class Plan:
 def make_plan(teacher: Loaded, spec: Spec) -> Plan:
     """Runs every step of a spec on names and shapes.
 
-    Raises SpecError at the step that cannot be done, CheckpointError for tensors that cannot grow.
+    Raises SpecError at the step that cannot be done, or where tied tensors would part;
+    CheckpointError for tensors that cannot grow.
     """
-    start = draft = Draft.of_teacher(teacher.network.graph, teacher.header)
+    start = draft = Draft.of_teacher(teacher.network.graph, teacher.header, teacher.ties)
     reports: list[StepReport] = []
     for number, stated in enumerate(spec.steps):
         draw = Draw(spec.seed, number)
@@ -141,4 +143,4 @@ def make_plan(teacher: Loaded, spec: Spec) -> Plan:
         draft, report = VERBS[step.verb](draft, step, draw, teacher)
         reports.append(report)
     _ = draft.shapes  # raises where tensors and graph no longer fit, and is kept for the sizes
-    return Plan(teacher, spec, start, draft, tuple(reports))
+    return Plan(teacher, spec, start, tied(draft), tuple(reports))

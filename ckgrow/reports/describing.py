@@ -29,7 +29,7 @@ _STATISTICS = (3, 4)
 def describe_checkpoint(loaded: Loaded) -> InspectDocument:
     """The ``inspect`` document of an open checkpoint."""
     network, prefix = loaded.network, loaded.prefix
-    grouping = Draft.of_teacher(network.graph, loaded.header).grouping
+    grouping = Draft.of_teacher(network.graph, loaded.header, loaded.ties).grouping
     history_ = loaded.provenance
     return InspectDocument(
         loaded.label,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckgrow.architecture import Assumption
+from ckgrow.graph import Shape
 from ckgrow.learning.report import Learning
 from ckgrow.localisation import Localisation
 from ckgrow.planning import StepReport
@@ -175,6 +176,24 @@ class ConvertDocument:
     hash: str
     dropped: tuple[str, ...]
     schema: str = "ckgrow.convert/1"
+
+
+@dataclass(frozen=True)
+class ExportDocument:
+    """What exporting did: the network, its weights, and the files that the model needs beside it.
+
+    ``inputs`` and ``outputs`` are shapes by name, in which ``N`` is the batch.
+    """
+
+    source: str
+    output: str
+    architecture: str
+    inputs: Mapping[str, Shape]
+    outputs: Mapping[str, Shape]
+    tensors: int
+    bytes: int
+    files: tuple[str, ...]
+    schema: str = "ckgrow.export/1"
 
 
 def to_plain(value: Any) -> Any:

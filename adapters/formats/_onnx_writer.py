@@ -1,0 +1,89 @@
+"""Writes an ONNX model whose every offset is known before the first tensor is computed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+
+from ckgrow.checkpoint import Content, Target
+
+from ._onnx_layout import Layout, Place, beside, compose
+from ._output_file import OutputFile
+from ._rows import packed
+
+EMBEDDED = 256_000_000
+"""Most bytes of tensors in the model itself; more go to a file beside it.
+
+Protocol buffers end at 2 GB, and who loads a model holds what is in it twice.
+"""
+
+
+class OnnxWriter:
+    """A model being written, from several threads at once."""
+
+    def __init__(self, target: Target, content: Content) -> None:
+        self._header = content.header
+        self._missing = sum(spec.nbytes for spec in content.header.values())
+        self._lock = threading.Lock()
+        places: dict[str, Place] = {}
+        size = 0
+        if self._missing > EMBEDDED:
+            places, size = beside(content, f"{target.name}.data")
+        self._layout = compose(content, places, target.name)
+        self._offsets = {name: place.offset for name, place in places.items()}
+        self._main = write_model(target, self._layout)
+        self._data = self._main
+        try:
+            if places:
+                self._data = OutputFile(target.companion(f"{target.name}.data"), size)
+            else:
+                self._offsets = dict(self._layout.offsets)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def write(self, name: str, start: int, rows: np.ndarray) -> None:
+        """Writes ``rows`` of tensor ``name`` from row ``start`` on, each row once.
+
+        Raises ValueError when they do not fit the tensor, FileError when they cannot be stored.
+        """
+        begin, data = packed(name, self._header[name], start, rows)
+        self._data.write(data, self._offsets[name] + begin)
+        with self._lock:
+            self._missing -= len(data)
+
+    def finish(self, replacements: Mapping[str, str]) -> None:
+        """Replaces placeholders in the metadata by texts of equal length, flushes, and closes.
+
+        Raises ValueError where a placeholder does not stand there once, or rows are missing.
+        """
+        if self._missing:
+            raise ValueError(f"{self._missing} bytes of tensors were not written, or some twice")
+        start = self._layout.start
+        for placeholder, text in replacements.items():
+            before, after = placeholder.encode(), text.encode()
+            if len(before) != len(after) or start.count(before) != 1:
+                raise ValueError(f"{placeholder!r} cannot be replaced by {text!r}")
+            self._main.write(after, start.index(before))
+        if self._data is not self._main:
+            self._data.finish()
+        self._main.finish()
+
+    def abandon(self) -> None:
+        """Closes without finishing; whoever made the paths removes the files."""
+        self._main.abandon()
+        self._data.abandon()
+
+
+def write_model(target: Target, layout: Layout) -> OutputFile:
+    """The main file with everything in it but the numbers of tensors."""
+    file = OutputFile(target.path, layout.size)
+    try:
+        for offset, piece in layout.pieces.items():
+            file.write(piece, offset)
+    except BaseException:
+        file.abandon()
+        raise
+    return file

@@ -1,0 +1,118 @@
+"""The side file ``NAME.ckgrow.json``: what a format without room for it says of its tensors.
+
+It is JSON: the file's string entries, the record of growth among them, and the dtypes of tensors
+that the format can hold as raw integers only. A checkpoint is whole without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckgrow.checkpoint import File, Target
+from ckgrow.errors import CheckpointError
+from ckgrow.names import shown
+
+from ._output_file import reported
+
+SCHEMA = "ckgrow.side/1"
+SUFFIX = ".ckgrow.json"
+LARGEST = 100_000_000
+"""In bytes; a record grows with the number of layers, and this is room for a million."""
+
+
+@dataclass(frozen=True)
+class SideFile:
+    """What it says: ``metadata`` are string entries, ``dtypes`` numpy names by tensor."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+
+
+def side_name(name: str) -> str:
+    """What the side file of the file ``name`` is called."""
+    return f"{name}{SUFFIX}"
+
+
+def read_side_file(file: File) -> SideFile:
+    """The side file that lies beside ``file``; an empty one where there is none.
+
+    Raises CheckpointError when it is none of ours, damaged or too large.
+    """
+    side = file.sibling(side_name(file.name))
+    if side is None:
+        return SideFile()
+    try:
+        if side.size > LARGEST:
+            raise CheckpointError(
+                f"{side.place} has {side.size} bytes; a side file has at most {LARGEST}, so it is "
+                f"none: move it away to read {file.place} without it"
+            )
+        return _parsed(side.read(0, side.size))
+    except (ValueError, RecursionError) as damage:
+        raise CheckpointError(
+            f"{side.place} is damaged or no side file of ckgrow ({_cause(damage)}); move it away "
+            f"to read {file.place} without it"
+        ) from None
+    finally:
+        side.close()
+
+
+def write_side_file(target: Target, side: SideFile) -> None:
+    """Writes it as a companion of ``target``, flushed to the disk; equal ones have equal bytes.
+
+    There is none where it would be empty, unless one is there already: that would be taken for
+    what belongs to the new file. Raises FileError when it cannot be written.
+    """
+    name = side_name(target.name)
+    if not (side.metadata or side.dtypes or target.path.with_name(name).exists()):
+        return
+    document = {"schema": SCHEMA, "metadata": {**side.metadata}, "dtypes": {**side.dtypes}}
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True)
+    with reported(shown(name)), target.companion(name).open("wb") as stream:
+        stream.write(text.encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def replaced(metadata: Mapping[str, str], replacements: Mapping[str, str]) -> dict[str, str]:
+    """The entries with each placeholder replaced, as a writer's ``finish`` is told to.
+
+    Raises ValueError unless a placeholder stands exactly once in them, and is as long as its text.
+    """
+    texts = dict(metadata)
+    for placeholder, text in replacements.items():
+        places = [name for name, value in texts.items() for _ in range(value.count(placeholder))]
+        if len(places) != 1 or len(placeholder) != len(text):
+            raise ValueError(f"{placeholder!r} cannot be replaced by {text!r}")
+        texts[places[0]] = texts[places[0]].replace(placeholder, text)
+    return texts
+
+
+def _parsed(data: bytes) -> SideFile:
+    """Raises ValueError for anything but exactly what is written."""
+    document = json.loads(data.decode(), object_pairs_hook=_without_duplicates)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise ValueError(f"its schema is not {SCHEMA}")
+    if set(document) != {"schema", "metadata", "dtypes"}:
+        raise ValueError("it has other entries than schema, metadata and dtypes")
+    for entry in ("metadata", "dtypes"):
+        texts = document[entry]
+        if not isinstance(texts, dict) or not all(isinstance(e, str) for e in texts.values()):
+            raise ValueError(f"its {entry} are not texts by name")
+    return SideFile(document["metadata"], document["dtypes"])
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("it has two entries of one name")
+    return found
+
+
+def _cause(damage: Exception) -> str:
+    """Ours as it is; a library's only by its kind, since it may quote the file."""
+    return str(damage) if type(damage) is ValueError else "no JSON"

@@ -1,0 +1,173 @@
+"""Files behind URLs, through fsspec: S3, Google Cloud Storage, Hugging Face, the web and others.
+
+Which of fsspec's packages serves a scheme, where it finds credentials and which server it talks to
+are fsspec's own configuration; nothing of that is looked at here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ckgrow.checkpoint import File
+from ckgrow.errors import FileError
+from ckgrow.names import shown_path
+
+from ._asking import asked, is_web
+from ._reasons import is_unsupported, told
+from ._remote_file import RemoteFile
+from ._waiting import answered
+
+_EXTRAS = {
+    **{"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"},
+    **{"http": "https", "https": "https"},
+}
+"""Which extra of ckgrow installs what a scheme needs."""
+
+_PART = 1 << 23
+"""Bytes of one request that writes, unless that would make too many."""
+
+_MOST_PARTS = 9_000
+
+
+class Remote:
+    """The store adapter."""
+
+    name = "fsspec"
+
+    def open(self, url: str) -> File:
+        """The file at ``url``, of which nothing but its size is read."""
+        system, key = _system(url)
+        try:
+            return RemoteFile(system, key, url)
+        except FileNotFoundError:
+            raise FileError(
+                f"{shown_path(url)} cannot be opened: no such file; check the URL"
+            ) from None
+
+    def listing(self, url: str) -> tuple[str, ...] | None:
+        """The names in the folder ``url``, None when it is no folder.
+
+        What has an ending is taken for a file without asking, unless it ends in a slash. On the
+        web there are no folders.
+        """
+        if not url.endswith("/") and "." in url.rpartition("/")[2]:
+            return None
+        system, key = _system(url)
+        if is_web(system):
+            return None
+        key = key.rstrip("/")
+
+        def ask() -> list[str]:
+            system.invalidate_cache(key)
+            return [each["name"].rstrip("/") for each in system.ls(key, detail=True)]
+
+        try:
+            names = asked(system, shown_path(url), "opened", ask)
+        except FileNotFoundError:
+            return None
+        if names == [key]:  # a file is listed as itself
+            return None
+        return tuple(name.rpartition("/")[2] for name in names)
+
+    def exists(self, url: str) -> bool:
+        """Whether a file is there; FileError where not even its bucket is."""
+        system, key = _system(url)
+
+        def ask() -> bool:
+            system.invalidate_cache(key)
+            return bool(system.info(key)["type"] != "directory")
+
+        try:
+            return asked(system, shown_path(url), "looked for", ask)
+        except FileNotFoundError:
+            return False
+
+    def require_writable(self, url: str) -> None:
+        """FileError for a kind of URL that can only be read."""
+        if is_web(_system(url)[0]):
+            raise FileError(
+                f"{shown_path(url)} cannot be written: nothing is written to the web; write a "
+                "file here and copy it there"
+            )
+
+    def put(self, source: Path, url: str, *, replace: bool) -> None:
+        """Copies a finished file there, which appears as a whole or not at all.
+
+        FileError when a file is there already and is not to be replaced.
+        """
+        system, key = _system(url)
+        with told(shown_path(url), "written"):
+            try:
+                _upload(system, source, key, "wb" if replace else "xb")
+            except FileExistsError:
+                raise FileError(
+                    f"{shown_path(url)} exists by now; add --force to replace it"
+                ) from None
+            except Exception as failure:
+                if replace or not is_unsupported(failure):
+                    raise
+                _upload(system, source, key, "wb")  # a server that cannot look and write at once
+
+    def remove(self, url: str) -> None:
+        """Takes a file away; one that is not there is no error."""
+        system, key = _system(url)
+        with contextlib.suppress(FileNotFoundError):
+            asked(system, shown_path(url), "removed", lambda: system.rm_file(key))
+
+
+def _upload(system: Any, source: Path, key: str, mode: str) -> None:
+    """In parts, which become the file when the last one has arrived.
+
+    The time that a request may take is the library's own: some send all that they have at the end.
+    """
+    size = max(_PART, -(-source.stat().st_size // _MOST_PARTS))
+    stream = answered(lambda: system.open(key, mode, autocommit=False, block_size=size), limit=None)
+    try:
+        with open(source, "rb") as file:
+            while piece := file.read(size):
+                answered(partial(stream.write, piece), limit=None)
+        answered(stream.close, limit=None)
+        answered(stream.commit, limit=None)
+    except BaseException:
+        stream.closed = True  # else Python would close it some day, and so complete it
+        with contextlib.suppress(Exception):
+            stream.discard()
+        raise
+
+
+def _system(url: str) -> tuple[Any, str]:
+    """fsspec's file system for ``url``, and what that calls the file."""
+    scheme = url.partition("://")[0].lower()
+    place = shown_path(url)
+    extra = _EXTRAS.get(scheme)
+    try:
+        from fsspec.core import url_to_fs
+        from fsspec.registry import known_implementations, registry
+    except ImportError:
+        raise FileError(_missing(place, extra or "s3")) from None
+    if scheme not in known_implementations and scheme not in registry:
+        raise FileError(
+            f"{place} cannot be opened: nothing is known that reaches {scheme}://; ckgrow reads "
+            "s3://, gs://, hf://, https://, and what fsspec has a package for"
+        )
+    with told(place, "opened"):
+        try:
+            system, key = url_to_fs(url)
+        except ImportError as failure:
+            raise FileError(
+                _missing(place, extra) if extra else f"{place} cannot be opened: {failure}"
+            ) from None
+    return system, key
+
+
+def _missing(place: str, extra: str) -> str:
+    return (
+        f"{place} cannot be opened: a package for its kind of URL is missing; run "
+        f"pip install 'ckgrow[{extra}]'"
+    )
+
+
+ADAPTER = Remote()

@@ -1,0 +1,83 @@
+"""Where jobs run: pools of workers behind joblib, on this machine or on a cluster.
+
+Each module of a pool is imported only when that pool is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from ckgrow.errors import SpecError
+from ckgrow.names import guess, quoted
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""A function, its arguments and its keywords, as joblib takes them."""
+
+
+class Pool(Protocol):
+    """Workers that are ready. ``size`` is how many there are.
+
+    ``deaths`` are the exceptions that ``run`` raises when a worker died: all calls that were
+    handed out and gave no result are lost then, and the next ``run`` begins with new workers.
+    """
+
+    size: int
+    deaths: tuple[type[BaseException], ...]
+
+    def run(self, calls: Iterable[Call], most: int) -> Iterator[Any]:
+        """Results in the order in which they come.
+
+        Calls are taken from ``calls`` as workers become free; no more than ``most`` are taken and
+        without a result, unless the backend hands out and returns whole lists.
+        """
+        ...
+
+    def kill(self) -> None:
+        """Ends the workers at once, from another thread than ``run``."""
+        ...
+
+
+_HOMES = {
+    "loky": "ckgrow.batches.local_pools",
+    "threading": "ckgrow.batches.local_pools",
+    "dask": "ckgrow.batches.dask_pool",
+    "ray": "ckgrow.batches.ray_pool",
+}
+BACKENDS = tuple(_HOMES)
+"""Names of pools; the first is the one that runs unless another is asked for."""
+
+CLUSTERS = ("dask", "ray")
+"""Those that may have an address; without one they start on this machine."""
+
+
+def check_backend(backend: str, jobs: int | None, address: str | None) -> None:
+    """SpecError for a backend that there is not, and for what it cannot do."""
+    if backend not in _HOMES:
+        raise SpecError(
+            f"there is no backend {quoted(backend)}{guess(backend, BACKENDS)}; "
+            f"there are {', '.join(BACKENDS)}"
+        )
+    if jobs is not None and jobs < 1:
+        raise SpecError(f"{jobs} jobs at once are none; --jobs is 1 at least")
+    if address is not None and backend not in CLUSTERS:
+        raise SpecError(
+            f"--address belongs to --backend {' or '.join(CLUSTERS)}; {backend} runs here"
+        )
+
+
+def open_pool(backend: str, jobs: int | None, address: str | None) -> AbstractContextManager[Pool]:
+    """The pool called ``backend`` with ``jobs`` workers, or as many as there are cores.
+
+    It has to be entered and left by the thread that runs it. Raises SpecError where its package
+    is not installed, FileError where nothing answers at ``address``.
+    """
+    from joblib import cpu_count  # slow to import, and of no use before anything runs
+
+    opening = getattr(importlib.import_module(_HOMES[backend]), f"{backend}_pool")
+    made: AbstractContextManager[Pool] = (
+        opening(jobs, address) if backend in CLUSTERS else opening(jobs or cpu_count())
+    )
+    return made
