@@ -11,16 +11,32 @@ from typing import TYPE_CHECKING, Any
 from ckgrow import version
 
 if TYPE_CHECKING:
+    from ckgrow.batches import batch
     from ckgrow.fitting import load_into
-    from ckgrow.public import apply, convert, inspect, plan, verify
+    from ckgrow.public import apply, convert, export, inspect, plan, verify
+    from ckgrow.spreading import Spread
 
-__all__ = ["__version__", "apply", "convert", "inspect", "load_into", "plan", "verify"]
+__all__ = [
+    "Spread",
+    "__version__",
+    "apply",
+    "batch",
+    "convert",
+    "export",
+    "inspect",
+    "load_into",
+    "plan",
+    "verify",
+]
 
 __version__ = version.VERSION
 
 _HOMES = {
+    "Spread": "ckgrow.spreading",
     "apply": "ckgrow.public",
+    "batch": "ckgrow.batches",
     "convert": "ckgrow.public",
+    "export": "ckgrow.public",
     "inspect": "ckgrow.public",
     "load_into": "ckgrow.fitting",
     "plan": "ckgrow.public",

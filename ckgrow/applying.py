@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from blake3 import blake3
 
-from ckgrow.checkpoint import PROVENANCE_KEY, ContainerWriter, Content, Sink
+from ckgrow.checkpoint import (
+    PROVENANCE_KEY,
+    ContainerWriter,
+    Content,
+    Shard,
+    ShardedWriter,
+    Sink,
+    Writer,
+)
 from ckgrow.drafts.calibrating import hash_calibrations, require_unchanged
-from ckgrow.errors import CkgrowError, FileError
+from ckgrow.errors import CkgrowError, FileError, SpecError
 from ckgrow.execute import content_hash, execute
-from ckgrow.header import Header
 from ckgrow.loading import Loaded, Wish, load, twin
-from ckgrow.names import shown_path
+from ckgrow.making import made_header, made_tensors, made_ties
+from ckgrow.names import shown, shown_path
 from ckgrow.outputs import Output, Part
-from ckgrow.places import Place
 from ckgrow.planning import Plan, make_plan
 from ckgrow.provenance import Provenance
 from ckgrow.recipes import Recipe
@@ -30,17 +38,39 @@ from ckgrow.watching import Watching
 DEVIATING = ("approximate", "no")
 
 
+class Spreading(Protocol):
+    """Whoever makes the parts of a student in many processes."""
+
+    def grow(
+        self,
+        plan: Plan,
+        shards: Sequence[Shard],
+        suffix: str,
+        *,
+        quiet: bool,
+        advance: Callable[[int], None],
+    ) -> Mapping[str, str]:
+        """Makes the tensors of ``plan`` in the files ``shards``; their BLAKE3 hashes by name.
+
+        The files are there, and remain in the format that ``suffix`` says; without the student's
+        noise where ``quiet``. ``advance`` is told the bytes that are made.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Run:
     """How a student is made: how many threads, whether it may replace a file, how it is checked.
 
-    ``checks`` is None when the student is not to be verified.
+    ``checks`` is None when the student is not to be verified. ``spreading`` makes the parts of a
+    checkpoint in parts; without it they are made here.
     """
 
     workers: int = os.cpu_count() or 1
     force: bool = False
     keep_failed: bool = False
     checks: Checks | None = field(default_factory=lambda: Checks(quick=True))
+    spreading: Spreading | None = None
 
 
 def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> ApplyDocument:
@@ -50,6 +80,11 @@ def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> A
     is left behind then.
     """
     teacher = plan.teacher
+    if run.spreading is not None and not output.format.shards:
+        raise SpecError(
+            f"{shown_path(output.place)} is one file, which --backend cannot spread; write a "
+            "checkpoint in parts (--shard-size, or a folder as the output), or leave it out"
+        )
     with output.part(force=run.force) as part:
         watching.begin("reading the teacher", 0)
         identity = _provenance(plan, hash_checkpoint(teacher, run.workers))
@@ -59,7 +94,7 @@ def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> A
         twins = _twins(plan, output)
         student = _Student(plan, twins, identity, part, output, run, watching)
         expected = True
-        if plan.preserves in DEVIATING and run.checks is not None:
+        if student.deviates and run.checks is not None:
             expected = student.verified(student.written(quiet=True)).preserved
         digest = student.written()
         verdict = student.verified(digest) if run.checks is not None else None
@@ -70,11 +105,8 @@ def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> A
         require_unchanged(plan.spec.steps, identity.calibration)
         hashes = {"teacher": identity.teacher, "student": digest}
         if verdict is not None:
-            verdict = replace(
-                verdict,
-                student=shown_path(output.place),
-                expected=not verdict.preserved and plan.preserves in DEVIATING and expected,
-            )
+            expected = verdict.expected and expected
+            verdict = replace(verdict, student=shown_path(output.place), expected=expected)
             if not (verdict.preserved or verdict.expected):
                 if run.keep_failed:
                     part.keep_failed()
@@ -88,7 +120,18 @@ def _twins(plan: Plan, output: Output) -> dict[str, Plan]:
     teacher = plan.teacher
     stated = Wish(teacher.architecture.name, teacher.network.options)
     names = output.twins(teacher.reader.contents)
-    return {name: make_plan(twin(teacher, name, stated), plan.spec) for name in names}
+    made = {name: make_plan(twin(teacher, name, stated), plan.spec) for name in names}
+    for name, other in made.items():
+        if _shapes(other) != _shapes(plan):  # where tensors are tied in one of them only
+            raise SpecError(
+                f"{teacher.label}: its {shown(name)} would not grow like its weights, since other "
+                f"tensors are tied in it; leave it out with --drop {shown(name)}"
+            )
+    return made
+
+
+def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
+    return {name: each.shape for name, each in plan.header.items()}
 
 
 @dataclass(frozen=True)
@@ -103,11 +146,16 @@ class _Student:
     run: Run
     watching: Watching
 
+    @property
+    def deviates(self) -> bool:
+        """Whether the plan says that the function is not kept, of the weights or of a twin."""
+        return any(_deviates(plan) for plan in (self.plan, *self.twins.values()))
+
     def written(self, *, quiet: bool = False) -> str:
         """Writes the part, without its noise where ``quiet``, and returns its content hash."""
         teacher, contents = self.plan.teacher, self.plan.teacher.reader.contents
-        made = _made(self.plan, quiet)
-        header = _header(made)
+        made = made_tensors(self.plan, quiet=quiet)
+        header = made_header(made)
         metadata = dict(contents.metadata)
         # Stands for the student's hash until that is known: found nowhere else in the file.
         unhashed = blake3(repr((sorted(made), metadata, self.identity)).encode()).hexdigest()
@@ -117,7 +165,7 @@ class _Student:
             metadata,
             self.plan.graph,
             teacher.prefix,
-            _ties(self.plan),
+            made_ties(self.plan),
             contents.container,
             self.output.drop,
             self.output.shard_size,
@@ -126,17 +174,26 @@ class _Student:
         self.watching.begin("growing", total)
         writer = self.output.format.create(self.part, content)
         try:
-            digest = content_hash(header, self._grown(made, teacher, writer))
+            digest = content_hash(header, self._weights(made, writer, quiet))
             if isinstance(writer, ContainerWriter):
                 for name, plan in self.twins.items():
-                    others = _made(plan, quiet)
-                    sink = writer.twin(name, _header(others), _ties(plan))
+                    others = made_tensors(plan, quiet=quiet)
+                    sink = writer.twin(name, made_header(others), made_ties(plan))
                     self._grown(others, plan.teacher, sink)
             writer.finish({unhashed: digest})
         except BaseException:
             writer.abandon()
             raise
         return digest
+
+    def _weights(
+        self, made: Mapping[str, Recipe], writer: Writer, quiet: bool
+    ) -> Mapping[str, str]:
+        spreading = self.run.spreading
+        if spreading is None or not isinstance(writer, ShardedWriter):
+            return self._grown(made, self.plan.teacher, writer)
+        suffix, advance = self.output.format.shards, self.watching.advance
+        return spreading.grow(self.plan, writer.hand_out(), suffix, quiet=quiet, advance=advance)
 
     def _grown(self, made: Mapping[str, Recipe], teacher: Loaded, sink: Sink) -> dict[str, str]:
         return execute(made, teacher.read, sink, self.run.workers, self.watching.advance)
@@ -145,39 +202,25 @@ class _Student:
         """The verdict on what stands in the part: that on the weights, if no twin's is worse."""
         self.watching.begin("verifying", 0)
         weights = self.output.weights(self.plan.teacher.reader.contents)
-        verdict = self._compared(self.plan.teacher, digest, weights)
+        found = [self._compared(self.plan, digest, weights)]
         for name, plan in self.twins.items():
-            other = self._compared(plan.teacher, digest, name)
-            if not other.preserved:
-                return other
-        return verdict
+            other = self._compared(plan, digest, name)
+            reason = f"{shown(name)}: {other.reason} (--drop {shown(name)} leaves it out)"
+            found.append(other if other.preserved else replace(other, reason=reason))
+        failed = [each for each in found if not each.preserved]
+        return min(failed, key=lambda each: each.expected, default=found[0])
 
-    def _compared(self, teacher: Loaded, digest: str, weights: str | None) -> VerifyDocument:
+    def _compared(self, plan: Plan, digest: str, weights: str | None) -> VerifyDocument:
         hashes = {"teacher": self.identity.teacher, "student": digest}
-        locate = self.plan.preserves not in DEVIATING
-        checks = replace(self.run.checks or Checks(), seed=self.plan.spec.seed, locate=locate)
+        checks = self.run.checks or Checks()
+        checks = replace(checks, seed=plan.spec.seed, locate=not _deviates(plan))
         with load(self.part.opened(), Wish(weights=weights)) as student:
-            return compare_checkpoints(teacher, student, checks, hashes=hashes).document
+            found = compare_checkpoints(plan.teacher, student, checks, hashes=hashes).document
+        return replace(found, expected=not found.preserved and _deviates(plan))
 
 
-def _made(plan: Plan, quiet: bool) -> dict[str, Recipe]:
-    """The student's tensors by their names in the file."""
-    prefix = plan.teacher.prefix
-    return {
-        prefix + name: recipe.quiet() if quiet else recipe
-        for name, recipe in plan.draft.recipes.items()
-    }
-
-
-def _ties(plan: Plan) -> tuple[tuple[str, ...], ...]:
-    """The student's tensors that are one parameter, by their names in the file."""
-    prefix = plan.teacher.prefix
-    return tuple(tuple(prefix + name for name in tie) for tie in plan.draft.current_ties)
-
-
-def _header(made: Mapping[str, Recipe]) -> Header:
-    """In the order of names, so that the same tensors make the same bytes whoever held them."""
-    return Header({name: made[name].spec for name in sorted(made)})
+def _deviates(plan: Plan) -> bool:
+    return plan.preserves in DEVIATING
 
 
 def _provenance(plan: Plan, teacher_hash: str) -> Provenance:

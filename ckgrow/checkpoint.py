@@ -134,11 +134,22 @@ class Target(Protocol):
     ``path`` is the main file, the one that a reader opens, ``name`` what it will be called.
     """
 
-    path: Path
-    name: str
+    @property
+    def path(self) -> Path: ...  # noqa: D102 - said above
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
 
     def companion(self, name: str) -> Path:
         """Where a further file is to be written that will be called ``name``, beside the main."""
+        ...
+
+    def replaced(self) -> File | None:
+        """The main file that has the name now, to be closed again; None when there is none."""
+        ...
+
+    def outdate(self, name: str) -> None:
+        """The file ``name`` belongs to the one that is replaced, and goes when that is."""
         ...
 
 
@@ -188,6 +199,24 @@ class ContainerWriter(Writer, Protocol):
 
     def twin(self, name: str, header: Header, ties: tuple[tuple[str, ...], ...] = ()) -> Sink:
         """Where the tensors of the state dict ``name`` go, as in ``header`` and tied as stated."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of a checkpoint in parts, at ``path``: a checkpoint of its own."""
+
+    path: Path
+    header: Header
+    metadata: Mapping[str, str]
+
+
+@runtime_checkable
+class ShardedWriter(Writer, Protocol):
+    """A checkpoint in parts being written, whose parts others may write."""
+
+    def hand_out(self) -> tuple[Shard, ...]:
+        """The parts, which others write and flush from now on; ``finish`` writes the main file."""
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ckgrow.checkpoint import Content, ContainerReader, ContainerWriter, Reader, Sink
+from ckgrow.checkpoint import ContainerReader, ContainerWriter, Content, Reader, Sink
 from ckgrow.errors import CheckpointError, CkgrowError, FileError
 from ckgrow.execute import Read, content_hash, execute, hash_tensors
 from ckgrow.files import open_checkpoint

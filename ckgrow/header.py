@@ -17,6 +17,14 @@ import numpy as np
 from ckgrow.errors import CheckpointError
 
 FLOAT_DTYPES = frozenset({"float64", "float32", "float16", "bfloat16"})
+"""What ckgrow does arithmetic in, and what grows."""
+
+FLOAT8_DTYPES = frozenset(
+    {"float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz"}
+)
+"""What networks compute with as well, and what stays as it is."""
+
+NUMBER_DTYPES = FLOAT_DTYPES | FLOAT8_DTYPES
 WRAPPERS = ("module.", "_orig_mod.")
 """What modules that wrap another (DistributedDataParallel, a compiled one) put before its keys."""
 
@@ -39,7 +47,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 def last_place(dtype: str) -> float:
     """A unit in the last place of 1.0 in a floating-point dtype."""
     one = np.ones((), numpy_dtype(dtype))
-    bits = {2: np.int16, 4: np.int32, 8: np.int64}[one.itemsize]
+    bits = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}[one.itemsize]
     following = (one.view(bits) + 1).astype(bits).view(one.dtype)
     return float(following) - 1.0
 
@@ -70,6 +78,11 @@ class TensorSpec:
     def is_float(self) -> bool:
         """Whether ckgrow can do arithmetic on it."""
         return self.dtype in FLOAT_DTYPES
+
+    @property
+    def is_number(self) -> bool:
+        """Whether networks compute with it."""
+        return self.dtype in NUMBER_DTYPES
 
     def resized(self, axis: int, count: int) -> TensorSpec:
         """The same with ``count`` entries along one axis."""

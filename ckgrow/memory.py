@@ -22,7 +22,7 @@ class MemoryReader:
             name: TensorSpec(array.dtype.name, array.shape) for name, array in self._arrays.items()
         }
         self.header = Header(specs)
-        self.contents = Contents({})
+        self.contents = Contents({}, ties=_ties(tensors))
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows of a tensor, which stay the caller's: they cannot be written to."""
@@ -40,6 +40,16 @@ class MemoryReader:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def _ties(tensors: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """Names of torch tensors that share one parameter."""
+    names: dict[object, list[str]] = {}
+    for name, tensor in tensors.items():
+        if hasattr(tensor, "detach") and tensor.numel():
+            layout = tuple(tensor.shape), tensor.stride(), tensor.dtype
+            names.setdefault((tensor.data_ptr(), *layout), []).append(name)
+    return tuple(tuple(each) for each in names.values() if len(each) > 1)
 
 
 def _name(name: object) -> str:

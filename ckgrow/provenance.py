@@ -17,6 +17,7 @@ from ckgrow.errors import CheckpointError
 from ckgrow.graph import Constant, Graph, Node
 from ckgrow.header import last_place
 from ckgrow.maps import ChannelMap
+from ckgrow.names import shown
 
 SCHEMA = "ckgrow.provenance/3"
 FIRST = "ckgrow.provenance/1"
@@ -26,6 +27,9 @@ UNPLACED = ""
 """In the place of a node: a defect of which it is not known where it is."""
 UNHASHED = "the-hash-of-this-student".ljust(64, "-")
 """Stands for the student's own hash until its bytes are known; as long as one in hexadecimal."""
+
+_DAMAGES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What a record raises that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Provenance:
                 document = _from_second(document)
             if document.get("schema") != SCHEMA:
                 raise CheckpointError(
-                    f"{where}: its ckgrow entry is {document.get('schema')!r}, "
+                    f"{where}: its ckgrow entry is {shown(str(document.get('schema')))}, "
                     f"this version reads {SCHEMA}; use the version that wrote it"
                 )
             return Provenance(
@@ -114,7 +118,7 @@ class Provenance:
                     name: ChannelMap.from_runs(int(width), runs)
                     for name, (width, runs) in document["interface"].items()
                 },
-                new_tensors=tuple(document["new_tensors"]),
+                new_tensors=_texts(document["new_tensors"]),
                 kept={name: tuple(map(str, axes)) for name, axes in document["kept"].items()},
                 renames={old: str(new) for old, new in document["renames"].items()},
                 lineage=tuple(
@@ -127,7 +131,7 @@ class Provenance:
                 calibration=dict(document["calibration"]),
                 student=str(document["student"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as damage:
+        except _DAMAGES as damage:
             raise CheckpointError(
                 f"{where}: its ckgrow entry is damaged ({type(damage).__name__}); "
                 "remove the entry 'ckgrow' from the file's metadata to read it as it is"
@@ -184,7 +188,12 @@ def graph_document(graph: Graph) -> dict[str, Any]:
 def graph_from(document: Mapping[str, Any]) -> Graph:
     """The inverse of :func:`graph_document`."""
     nodes = tuple(
-        Node(op, name, tuple(inputs), tuple(outputs), {k: _tuple(v) for k, v in attributes.items()})
+        Node(
+            *_texts([op, name]),
+            _texts(inputs),
+            _texts(outputs),
+            {k: _tuple(v) for k, v in attributes.items()},
+        )
         for op, name, inputs, outputs, attributes in document["nodes"]
     )
     constants = {
@@ -192,7 +201,14 @@ def graph_from(document: Mapping[str, Any]) -> Graph:
         for name, (dtype, shape, values) in document["constants"].items()
     }
     inputs = {name: tuple(shape) for name, shape in document["inputs"].items()}
-    return Graph(inputs, tuple(document["outputs"]), nodes, constants).check()
+    return Graph(inputs, _texts(document["outputs"]), nodes, constants).check()
+
+
+def _texts(given: list[Any]) -> tuple[str, ...]:
+    """A list from a file as names, which everything else then relies on; TypeError otherwise."""
+    if not all(isinstance(each, str) for each in given):
+        raise TypeError("a name is no text")
+    return tuple(given)
 
 
 def _tuple(value: Any) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ckgrow import spec as spec_language
-from ckgrow.applying import Run, write_student
+from ckgrow.applying import Run, Spreading, write_student
 from ckgrow.converting import convert_checkpoint
 from ckgrow.errors import SpecError
 from ckgrow.exporting import export_checkpoint
@@ -76,19 +76,21 @@ def apply(
     weights: str | None = None,
     shard_size: int | None = None,
     drop: Sequence[str] = (),
+    spreading: Spreading | None = None,
     watching: Watching | None = None,
     announce: Callable[[PlanDocument], None] | None = None,
 ) -> ApplyDocument:
     """Grows ``teacher`` by ``spec`` into the file ``output``, and verifies it unless told not to.
 
     ``shard_size`` in bytes asks for a checkpoint in parts. ``drop`` names entries of a torch
-    container that cannot be grown and are to be left out.
+    container that cannot be grown and are to be left out. ``spreading`` makes the parts of a
+    checkpoint in parts elsewhere: a :class:`ckgrow.Spread`.
     ``announce`` is told the plan before anything is written. The document's ``status`` is
     ``failed``, and no file is left, when the verdict is no.
     """
     read = _spec(spec)
     checks = Checks(samples=read.verify.samples, quick=True) if check else None
-    run = Run(workers or os.cpu_count() or 1, force, keep_failed, checks)
+    run = Run(workers or os.cpu_count() or 1, force, keep_failed, checks, spreading)
     with load(teacher, _wish(read, weights)) as loaded:
         writing = output_of(loaded, output, shard_size=shard_size, drop=drop)
         made = make_plan(loaded, read)

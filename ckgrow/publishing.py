@@ -6,14 +6,17 @@ left behind is taken over by the next one.
 
 Where a student is several files, one of them is the main one, which names the others or which a
 reader opens first. It gets its name last, and an old one loses it first: a checkpoint is there
-with all of its files or not at all.
+with all of its files or not at all. Files that got their names before the run was killed are taken
+away by the next one, which finds in a journal that they were to be published.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import glob
+import json
 import os
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +46,8 @@ class PartFile:
         self.name = self.target.name
         self.path = self.target.with_name(f".{self.name}{_SUFFIX}")
         self._companions: dict[str, Path] = {}
+        self._outdated: set[str] = set()
+        self._journal = self._part_of("")
         self._force = force
         self._lock = -1
         if self.taken and not os.path.isfile(self.target):
@@ -80,10 +85,21 @@ class PartFile:
         return self
 
     def companion(self, name: str) -> Path:
-        """Where the file that will be called ``name`` is written."""
-        path = self.target.with_name(f".{self.name}~{name}{_SUFFIX}")
-        self._companions[name] = path
-        return path
+        """Where the file that will be called ``name`` is written.
+
+        Raises FileError when there is one already that may not be replaced.
+        """
+        self._require_free(name)
+        self._companions[name] = self._part_of(name)
+        return self._companions[name]
+
+    def replaced(self) -> File | None:
+        """The file that bears the name now."""
+        return RegularFile(self.target, place=self.shown) if self.taken else None
+
+    def outdate(self, name: str) -> None:
+        """Is taken away once the new main file bears its name."""
+        self._outdated.add(name)
 
     def opened(self) -> File:
         """The part file under its name to be, with its companions beside it."""
@@ -105,6 +121,9 @@ class PartFile:
             raise FileError(f"{self.shown} exists by now; add --force to replace it") from None
         except OSError as failure:
             raise self._unwritable(failure) from None
+        for name in self._outdated - self._companions.keys():
+            with contextlib.suppress(OSError):  # what was to be written is there
+                self.target.with_name(name).unlink()
         _flush(self.target.parent)
 
     def keep_failed(self) -> Path:
@@ -127,16 +146,32 @@ class PartFile:
             self._remove()
             raise
 
+    def _part_of(self, name: str) -> Path:
+        return self.target.with_name(f".{self.name}~{name}{_SUFFIX}")
+
+    def _require_free(self, name: str) -> None:
+        path = self.target.with_name(name)
+        if not self._force and os.path.lexists(path):
+            raise FileError(f"{shown_path(path)} exists; add --force to replace it")
+
     def _publish_companions(self) -> None:
-        taken = [name for name in self._companions if os.path.lexists(self.target.with_name(name))]
-        if not self._force and (taken or self.taken):
-            raise FileError(
-                f"{shown_path(self.target.with_name((taken or [self.name])[0]))} exists; add "
-                "--force to replace it"
-            )
+        for name in (self.name, *self._companions):
+            self._require_free(name)
+        self._journal.write_text(json.dumps([*self._companions]), encoding="ascii")
         self.target.unlink(missing_ok=True)
         for name, path in self._companions.items():
             os.replace(path, self.target.with_name(name))
+
+    def _withdraw_companions(self) -> None:
+        """Takes away the names that companions got without the main file getting its own."""
+        try:
+            names = json.loads(self._journal.read_text(encoding="ascii"))
+        except (OSError, ValueError):  # nothing was being published, or it had not begun
+            names = []
+        for name in [] if self.taken else names:
+            if not os.path.lexists(self._part_of(name)):
+                self.target.with_name(name).unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
 
     def _link(self) -> None:
         """Gives the name unless it is taken, in one step where the file system has hard links."""
@@ -170,6 +205,7 @@ class PartFile:
         self._unlock()
 
     def _clear_companions(self) -> None:
+        self._withdraw_companions()
         for path in self.target.parent.glob(f".{glob.escape(self.name)}~*{_SUFFIX}"):
             path.unlink(missing_ok=True)
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 _WORDS_PER_COUNT = 4
+_SHORTS_PER_COUNT = 16
+_PAIRS_PER_COUNT = 4
+_WORDS_IN_VAIN = 1 << 12
 
 
 class Stream:
@@ -30,15 +33,70 @@ class Stream:
     def uniform_rows(self, rows: np.ndarray, length: int) -> np.ndarray:
         """Rows of an endless table "row length", for any row numbers; shape (len(rows), length)."""
         drawn = np.empty((len(rows), length))
-        for start, stop, first in contiguous(rows):
-            count = stop - start
-            drawn[start:stop] = self.uniform(first * length, count * length).reshape(count, length)
+        for start, stop, first, last in clusters(rows):
+            whole = self.uniform(first * length, (last + 1 - first) * length)
+            drawn[start:stop] = whole.reshape(-1, length)[rows[start:stop] - first]
         return drawn
 
     def normal_rows(self, rows: np.ndarray, length: int) -> np.ndarray:
         """As :meth:`uniform_rows`, standard normal, by Box and Muller's transform."""
         u = self.uniform_rows(rows, 2 * length)
         return np.sqrt(-2.0 * np.log(u[:, :length])) * np.cos(2.0 * np.pi * u[:, length:])
+
+    def fractions(self, rows: np.ndarray, length: int, start: int, stop: int) -> np.ndarray:
+        """Columns ``start`` to ``stop`` of rows of an endless table "row length", in float32.
+
+        Numbers in (0, 1), 16 bits each, for what needs many and not fine ones. Each row begins
+        with words of its own, so any part of it can be drawn alone.
+        """
+        words = self._row_words(rows, length, start, stop, _SHORTS_PER_COUNT)
+        skipped = start % _SHORTS_PER_COUNT
+        shorts = words.view(np.uint16)[:, skipped : skipped + stop - start]
+        drawn = shorts.astype(np.float32)
+        drawn += np.float32(0.5)
+        drawn *= np.float32(2.0**-16)
+        return drawn
+
+    def normals(self, rows: np.ndarray, length: int, start: int, stop: int) -> np.ndarray:
+        """As :meth:`fractions`, standard normal: both halves of Box and Muller's transform.
+
+        Each word makes two of them, from 32 bits for the radius and 32 for the angle.
+        """
+        first = start - start % 2
+        words = self._row_words(rows, length, first, stop, 2 * _PAIRS_PER_COUNT)
+        radius = _unit(words >> np.uint64(32))
+        np.log(radius, out=radius)
+        radius *= np.float32(-2.0)
+        np.sqrt(radius, out=radius)
+        words &= np.uint64(0xFFFF_FFFF)
+        angle = _unit(words)
+        angle *= np.float32(2.0 * np.pi)
+        pairs = np.empty((len(rows), 2 * words.shape[1]), np.float32)
+        np.multiply(radius, np.cos(angle), out=pairs[:, ::2])
+        np.multiply(radius, np.sin(angle, out=angle), out=pairs[:, 1::2])
+        skipped = start % (2 * _PAIRS_PER_COUNT)
+        return pairs[:, skipped : skipped + stop - start]
+
+    def _row_words(
+        self, rows: np.ndarray, length: int, start: int, stop: int, per_count: int
+    ) -> np.ndarray:
+        """Words from the count that holds column ``start`` on, "row word"."""
+        counts = -(-length // per_count)
+        first, last = start // per_count, -(-stop // per_count)
+        width = (last - first) * _WORDS_PER_COUNT
+        words = np.empty((len(rows), width), np.uint64)
+        if last - first < counts:
+            for place, row in enumerate(rows.tolist()):
+                words[place] = self._words(row * counts + first, width)
+            return words
+        # drawing some rows in vain takes less time than beginning anew
+        for begin, end, top, bottom in clusters(rows, _WORDS_IN_VAIN // max(width, 1)):
+            drawn = self._words(top * counts, (bottom + 1 - top) * width).reshape(-1, width)
+            words[begin:end] = drawn[rows[begin:end] - top]
+        return words
+
+    def _words(self, first: int, count: int) -> np.ndarray:
+        return np.random.Philox(key=self._key, counter=first).random_raw(count)
 
     def choose(self, population: int, count: int) -> np.ndarray:
         """``count`` different numbers below ``population``, ascending."""
@@ -47,6 +105,14 @@ class Stream:
     def integers(self, below: int, count: int) -> np.ndarray:
         """``count`` independent numbers below ``below``."""
         return np.minimum((self.uniform(0, count) * below).astype(np.int64), below - 1)
+
+
+def _unit(words: np.ndarray) -> np.ndarray:
+    """32-bit words as numbers in (0, 1], float32."""
+    drawn = words.astype(np.float32)
+    drawn += np.float32(0.5)
+    drawn *= np.float32(2.0**-32)
+    return drawn
 
 
 def even_choice(population: int, count: int, stream: Stream) -> np.ndarray:
@@ -74,11 +140,15 @@ class Draw:
         return Stream(self.seed, self.step, *self.parts, *purpose)
 
 
-def contiguous(rows: np.ndarray) -> list[tuple[int, int, int]]:
-    """Runs of consecutive row numbers as (start, stop, first row) over positions in ``rows``."""
+def clusters(rows: np.ndarray, gap: int = 0) -> list[tuple[int, int, int, int]]:
+    """Runs of rising row numbers that leave out at most ``gap`` rows at a time.
+
+    As (start, stop, first row, last row), start and stop being positions in ``rows``.
+    """
     if not len(rows):
         return []
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    starts = [0, *breaks.tolist()]
-    stops = [*breaks.tolist(), len(rows)]
-    return [(start, stop, int(rows[start])) for start, stop in zip(starts, stops, strict=True)]
+    steps = np.diff(rows)
+    breaks = np.flatnonzero((steps < 0) | (steps > gap + 1)) + 1
+    starts, stops = np.r_[0, breaks], np.r_[breaks, len(rows)]
+    ends = zip(starts, stops, rows[starts], rows[stops - 1], strict=True)
+    return [(int(start), int(stop), int(first), int(last)) for start, stop, first, last in ends]

@@ -96,10 +96,10 @@ def _strange(header: Header, names: tuple[str, ...]) -> list[str]:
             ]
         if not spec.size:
             return [f"{shown(name)} is empty (shape {list(spec.shape)})"]
-        if name.endswith(".weight") and not spec.is_float:
+        if name.endswith(".weight") and not spec.is_number:
             return [
-                f"{shown(name)} is {spec.dtype}, and weights are {', '.join(sorted(FLOAT_DTYPES))}"
-                "; convert a quantized checkpoint back first"
+                f"{shown(name)} is {spec.dtype}, and weights are {', '.join(sorted(FLOAT_DTYPES))} "
+                "or float8; convert a quantized checkpoint back first"
             ]
     return []
 

@@ -33,6 +33,7 @@ class UploadedPart:
         self._url = url
         self._force = force
         self._companions: list[str] = []
+        self._outdated: list[str] = []
 
     @property
     def taken(self) -> bool:
@@ -53,6 +54,14 @@ class UploadedPart:
         """Beside the main file, in the temporary folder."""
         self._companions.append(name)
         return self.path.with_name(name)
+
+    def replaced(self) -> File | None:
+        """The main file that is at the URL now."""
+        return store().open(self._url) if self.taken else None
+
+    def outdate(self, name: str) -> None:
+        """Is taken away once the new main file is there."""
+        self._outdated.append(name)
 
     def opened(self) -> File:
         """The main file in the temporary folder."""
@@ -77,6 +86,9 @@ class UploadedPart:
                 with contextlib.suppress(FileError):
                     store().remove(url)
             raise
+        for name in self._outdated:
+            with contextlib.suppress(FileError):  # what was to be written is there
+                store().remove(str(beside(self._url, name)))
 
     def keep_failed(self) -> Path:
         """Moves the files out of the temporary folder, into the one that ckgrow runs in."""

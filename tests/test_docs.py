@@ -180,6 +180,7 @@ def test_every_exit_code_is_on_the_page():
 DOCUMENTS = {
     "ckgrow.apply/1": documents.ApplyDocument,
     "ckgrow.convert/1": documents.ConvertDocument,
+    "ckgrow.export/1": documents.ExportDocument,
     "ckgrow.verify/1": documents.VerifyDocument,
     "ckgrow.plan/1": documents.PlanDocument,
     "ckgrow.inspect/1": documents.InspectDocument,

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from written_files import created, opened
+from written_files import opened
 
 from ckgrow.errors import CheckpointError, SpecError
 from ckgrow.files import RegularFile
-from ckgrow.header import Header
 from ckgrow.registry import formats
 
 FORMAT = formats()["torch"]
@@ -404,9 +403,3 @@ def test_changes_are_noticed(tmp_path):
     assert not reader.unchanged()
     assert reader.read("w", 0, 2).tolist() == [1, 1]
     reader.close()
-
-
-def test_writing_is_refused(tmp_path):
-    assert not FORMAT.writable
-    with pytest.raises(SpecError, match="torch output is not supported yet"):
-        created(FORMAT, tmp_path / "a.pt", Header({}), {})

@@ -385,7 +385,7 @@ def test_inputs_first_are_divided_alike_by_any_tiles_and_blocks(split, noisy, mo
     whole = recipe.rows(np.arange(6), reading)
     sums = [whole[grown_map.sources == source].astype(np.float64).sum(0) for source in range(3)]
     assert np.array_equal(np.stack(sums), weight.astype(np.float64))
-    monkeypatch.setattr("ckgrow.recipes.divided.DRAWN_BYTES", 200)
+    monkeypatch.setattr("ckgrow.recipes.divided.CHUNK", 7)
     tiles = [recipe.rows(np.array(index), reading) for index in ([0, 1], [2], [5, 3, 4])]
     assert np.array_equal(np.concatenate(tiles), whole[[0, 1, 2, 5, 3, 4]])
 

@@ -25,6 +25,12 @@ class Here:
     def companion(self, name: str) -> Path:
         return self.path.with_name(name)
 
+    def replaced(self) -> None:
+        """Nothing is."""
+
+    def outdate(self, name: str) -> None:
+        """Nothing goes."""
+
 
 def opened(form: Format, path, weights=None) -> Reader:
     return form.open(RegularFile(path), weights)

@@ -81,7 +81,7 @@ def modules(header: Header, ranks: Collection[int]) -> Modules:
             continue
         if part == "running_mean" and len(spec.shape) == 1:
             _norm(found, header, name, spec.shape[0])
-        elif part == "weight" and f"{name}.running_mean" not in header and spec.is_float:
+        elif part == "weight" and f"{name}.running_mean" not in header and spec.is_number:
             if len(spec.shape) in ranks and spec.size:
                 _layer(found, header, name, spec.shape)
             elif len(spec.shape) == 1 and f"{name}.bias" in header:

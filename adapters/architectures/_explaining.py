@@ -157,7 +157,7 @@ class _Reading:
             self.problems.append(f"{name} has shape {list(spec.shape)}, not {rank} dimensions")
         elif not spec.size:
             self.problems.append(f"{name} of shape {list(spec.shape)} is empty")
-        elif not spec.is_float:
+        elif not spec.is_number:
             self.problems.append(f"{name} is {spec.dtype}, not a floating point tensor")
         else:
             return spec.shape

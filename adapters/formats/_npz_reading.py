@@ -24,6 +24,11 @@ from ._zip_reading import DEFLATED, STORED, Member
 
 _LONGEST_HEADER = 10_000  # characters; what numpy itself reads of a file that it does not trust
 _HEADER_WINDOW = 12 + _LONGEST_HEADER  # with magic, version and length
+_HEADERS = {
+    (1, 0): npy.read_array_header_1_0,
+    (2, 0): npy.read_array_header_2_0,
+    (3, 0): npy.read_array_header_2_0,  # with names of fields, which no array of numbers has
+}
 _EXPANSION = 64  # mostly zeros compress well; a thousandfold is the most that deflate can do
 _SLACK = 16 << 20
 
@@ -105,9 +110,7 @@ def _array(file: File, name: str, member: Member, meant: str | None) -> Array:
     try:
         with warnings.catch_warnings():  # about files that Python 2 wrote, which is no matter
             warnings.simplefilter("ignore")
-            first_length = npy.read_magic(stream) == (1, 0)
-            # 3.0 is 2.0 with names of fields, which no array of numbers has
-            read = npy.read_array_header_1_0 if first_length else npy.read_array_header_2_0
+            read = _HEADERS[npy.read_magic(stream)]
             shape, columns, dtype = read(stream, max_header_size=_LONGEST_HEADER)
     except Exception as failure:  # noqa: BLE001 - a forged header can make it raise anything
         raise CheckpointError(

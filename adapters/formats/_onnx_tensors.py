@@ -109,7 +109,9 @@ def _parts(wire: Wire, message: Field) -> _Parts:
             parts.name = wire.text(field)
         elif field.number == LOCATION:
             wire.require(field, VARINT)
-            parts.elsewhere = field.value != 0
+            if field.value > 1:
+                raise wire.damaged(field.start, "a tensor that is neither here nor elsewhere")
+            parts.elsewhere = field.value == 1
         elif field.number == EXTERNAL:
             key, value = entry(wire, field)
             if key in parts.external:

@@ -8,6 +8,7 @@ The format is that of Hugging Face's libraries
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,11 @@ def shard_name(stem: str, number: int, count: int) -> str:
     return f"{stem}-{number:05d}-of-{count:05d}{SHARD_SUFFIX}"
 
 
+def is_shard_of(stem: str, name: str) -> bool:
+    """Whether a file is called as the shards are that begin with ``stem``."""
+    return re.fullmatch(rf"{re.escape(stem)}-\d{{5,}}-of-\d{{5,}}{SHARD_SUFFIX}", name) is not None
+
+
 def cut(header: Header, size: int) -> Iterator[Header]:
     """Tensors in their order, at most ``size`` bytes of them together; a larger one is alone."""
     names: list[str] = []
@@ -104,7 +110,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _require_bare(file: File, tensor: str, name: Any) -> None:
-    if not isinstance(name, str) or not name or {"/", "\\", "\0"} & set(name) or name in "..":
+    if not isinstance(name, str) or {"/", "\\", "\0"} & set(name):
         said = quoted(name) if isinstance(name, str) else "something that is no name"
         raise CheckpointError(
             f"{file.place}: tensor {shown(tensor)} is said to be in {said}; a shard is a file "

@@ -10,7 +10,6 @@ import numpy as np
 
 from ckgrow.checkpoint import Content, Shard, Target
 from ckgrow.errors import CheckpointError, FileError
-from ckgrow.header import Header
 from ckgrow.names import shown, shown_path
 
 from ._open_few import OpenFew
@@ -63,6 +62,11 @@ class ShardedWriter:
         }
         self._lock = threading.Lock()
         self._open = OpenFew(self._opened, OutputFile.abandon)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What the shards will be called."""
+        return frozenset(self._made)
 
     def write(self, name: str, start: int, rows: np.ndarray) -> None:
         """Writes ``rows`` of tensor ``name`` from row ``start`` on, each row once.

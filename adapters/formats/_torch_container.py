@@ -16,12 +16,21 @@ from ckgrow.checkpoint import PROVENANCE_KEY
 from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, common_prefix
 
+from ._torch_ties import Ties, joined, place_of, renamed, same_bits, ties_of
 from ._torch_weights import is_tensor, specs_of, tensors_in
 
 if TYPE_CHECKING:
     import torch
 
 _OPTIMIZER = frozenset({"state", "param_groups"})
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Another state dict of the same tensors."""
+
+    header: Header
+    ties: Ties
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,13 @@ class Container:
         entries: Mapping[Any, Any] = self.entries if name is None else self.entries[name]
         return entries
 
-    def twins(self, header: Header, capacity: int, place: str) -> dict[str, Header]:
+    def twins(self, header: Header, ties: Ties, capacity: int, place: str) -> dict[str, Twin]:
         """The other state dicts with tensors as in ``header``, whatever their dtypes and wrappers.
 
+        What the weights tie is tied in a twin too, even if it was copied there, as averages are.
         ``capacity`` and ``place`` are those of the file.
         """
-        found: dict[str, Header] = {}
+        found: dict[str, Twin] = {}
         for name, value in self.entries.items():
             if self.weights in (None, name) or not isinstance(name, str):
                 continue
@@ -56,8 +66,10 @@ class Container:
                     other = specs_of(tensors, capacity, place)
                 except CheckpointError:  # it is none that could grow
                     continue
-                if _bare_shapes(other) == _bare_shapes(header):
-                    found[name] = other
+                own = joined(ties_of(tensors), renamed(ties, header, other))
+                equal = all(same_bits(tensors[a], tensors[b]) for a, *rest in own for b in rest)
+                if equal and _bare_shapes(other) == _bare_shapes(header):
+                    found[name] = Twin(other, own)
         return found
 
     def ungrown(self, state_dicts: Iterable[str | None]) -> Iterator[str]:
@@ -105,22 +117,6 @@ class Container:
 def entry_name(state_dict: str | None, key: object) -> str:
     """What an entry inside a state dict is called; that of a bare one by its key alone."""
     return str(key) if state_dict is None else f"{state_dict}.{key}"
-
-
-def ties_of(tensors: Mapping[str, torch.Tensor]) -> tuple[tuple[str, ...], ...]:
-    """Names that share one tensor: the same numbers in memory, in the same shape and order."""
-    names: dict[object, list[str]] = {}
-    for name, tensor in tensors.items():
-        if tensor.numel():
-            names.setdefault(place_of(tensor), []).append(name)
-    return tuple(tuple(each) for each in names.values() if len(each) > 1)
-
-
-def place_of(tensor: torch.Tensor) -> object:
-    """Where the numbers of a tensor stand in memory, and how they are read."""
-    start = tensor.untyped_storage().data_ptr()
-    layout = tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
-    return start, *layout, tensor.dtype, tensor.is_neg()
 
 
 def _refilled(

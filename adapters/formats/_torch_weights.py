@@ -11,6 +11,8 @@ from ckgrow.errors import CheckpointError, SpecError
 from ckgrow.header import Header, TensorSpec
 from ckgrow.names import shown
 
+from ._shapes import nbytes_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -89,7 +91,7 @@ def specs_of(tensors: Mapping[str, torch.Tensor], capacity: int, place: str) -> 
         if obstacle:
             raise CheckpointError(f"{place}: tensor {shown(name)} {obstacle}, and save it again")
         storage = tensor.untyped_storage()
-        if tensor.numel() * tensor.element_size() > storage.nbytes():
+        if nbytes_of(name, tensor.shape, tensor.element_size(), place) > storage.nbytes():
             raise CheckpointError(
                 f"{place}: tensor {shown(name)} of shape {tuple(tensor.shape)} repeats the "
                 f"{storage.nbytes()} bytes the file has for it; replace it by its clone(), and "

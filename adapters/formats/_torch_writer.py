@@ -16,11 +16,10 @@ from ._output_file import OutputFile
 from ._rows import packed
 from ._side_file import SideFile, replaced, write_side_file
 from ._torch_container import Container
+from ._torch_ties import Ties, same_bits
 
 if TYPE_CHECKING:
     import torch
-
-Ties = tuple[tuple[str, ...], ...]
 
 
 class StateDict:
@@ -50,7 +49,7 @@ class StateDict:
         made = {name: self._tensor(name) for name in self.header}
         for first, *others in self._ties:
             for name in others:
-                if not _same(made[first], made[name]):
+                if not same_bits(made[first], made[name]):
                     raise ValueError(f"{first!r} and {name!r} are tied and differ")
                 made[name] = made[first]
         return made
@@ -60,6 +59,8 @@ class StateDict:
 
         spec = self.header[name]
         dtype: torch.dtype = getattr(torch, spec.dtype)
+        if not spec.size:
+            return torch.empty(spec.shape, dtype=dtype)
         return torch.from_numpy(self._bytes[name]).view(dtype).reshape(spec.shape)
 
 
@@ -152,15 +153,6 @@ def _sharing(
     made = dict(twin)
     for name, tensor in twin.items():
         own = weights.get(after + name.removeprefix(before))
-        if own is not None and _same(own, tensor):
+        if own is not None and same_bits(own, tensor):
             made[name] = own
     return made
-
-
-def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Bit for bit, NaN included."""
-    import torch
-
-    if (left.dtype, left.shape) != (right.dtype, right.shape):
-        return False
-    return torch.equal(left.reshape(-1).view(torch.uint8), right.reshape(-1).view(torch.uint8))

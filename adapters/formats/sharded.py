@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from ckgrow.checkpoint import Content, File, Target
-from ckgrow.errors import CheckpointError, CkgrowError, FileError, SpecError
-from ckgrow.files import RegularFile
+from ckgrow.errors import CkgrowError, SpecError
 
 from ._sharded_index import SHARD_SUFFIX, SUFFIX, is_shard_of, read_index, stem_of
 from ._sharded_reader import ShardedReader
@@ -52,8 +53,25 @@ class Sharded:
         there.
         """
         if content.shard_size is None:
-            raise CheckpointError("a checkpoint in parts needs to know how large they may be")
-        return ShardedWriter(target, content, content.shard_size)
+            raise ValueError("a checkpoint in parts needs to know how large they may be")
+        writer = ShardedWriter(target, content, content.shard_size)
+        for name in _own_shards(target) - writer.names:
+            target.outdate(name)
+        return writer
+
+
+def _own_shards(target: Target) -> set[str]:
+    """Shards of the checkpoint that will be replaced, if they are called as ckgrow calls them."""
+    stem = stem_of(target.name)
+    try:
+        file = target.replaced()
+        if file is None:
+            return set()
+        with closing(file):
+            names = read_index(file).weight_map.values()
+    except CkgrowError:  # no index, or none that could say what belongs to it
+        return set()
+    return {name for name in names if is_shard_of(stem, name)}
 
 
 ADAPTER = Sharded()

@@ -18,8 +18,9 @@ from ckgrow.header import Header, numpy_dtype
 
 from ._rows import rows_shape
 from ._side_file import read_side_file
-from ._torch_container import Container, ties_of
+from ._torch_container import Container
 from ._torch_loading import ZIP_START, load
+from ._torch_ties import ties_of
 from ._torch_weights import Chosen, choose, specs_of, tensors_in
 from ._torch_writer import TorchWriter
 
@@ -71,7 +72,8 @@ class TorchReader(StateDictReader):
 
     def __init__(self, file: File, container: Container, chosen: Chosen, capacity: int) -> None:
         header = specs_of(chosen.tensors, capacity, file.place)
-        self._twins = container.twins(header, capacity, file.place)
+        ties = ties_of(chosen.tensors)
+        self._twins = container.twins(header, ties, capacity, file.place)
         contents = Contents(
             _metadata(file, container),
             chosen.name,
@@ -79,16 +81,17 @@ class TorchReader(StateDictReader):
             tuple(self._twins),
             tuple(container.ungrown((chosen.name, *self._twins))),
             container,
-            ties_of(chosen.tensors),
+            ties,
         )
         super().__init__(file, header, contents, chosen.tensors)
 
     def twin(self, name: str) -> StateDictReader:
         """The state dict ``name``, one of ``contents.twins``; closing it closes nothing."""
         container: Container = self.contents.container
+        twin = self._twins[name]
+        contents = Contents(self.contents.metadata, name, ties=twin.ties)
         tensors = tensors_in(container.state_dict(name))
-        contents = Contents(self.contents.metadata, name, ties=ties_of(tensors))
-        return StateDictReader(self._file, self._twins[name], contents, tensors)
+        return StateDictReader(self._file, twin.header, contents, tensors)
 
     def close(self) -> None:
         """Gives the file and the memory back."""

@@ -2,7 +2,7 @@
 
 Parameters are inputs of the model rather than initialisers: nothing is copied, no path is needed,
 and protobuf's limit of 2 GB never matters. Whatever the checkpoint stores, the arithmetic is
-float32: float16 and bfloat16 tensors go through a Cast node, float64 tensors are rounded to
+float32: float16 and bfloat16 tensors go through a Cast node, float64 and float8 tensors become
 float32 when they are fed.
 
 Graph optimisations are off: with them, a network differs from itself. Values and nodes bear names
@@ -20,7 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from ckgrow.errors import CheckpointError
 from ckgrow.graph import Graph
-from ckgrow.header import Header
+from ckgrow.header import FLOAT8_DTYPES, Header
 from ckgrow.names import shown
 
 OPSET = 20
@@ -37,6 +37,7 @@ STORED = {
     "int8": TensorProto.INT8,
     "uint8": TensorProto.UINT8,
     "bool": TensorProto.BOOL,
+    **dict.fromkeys(FLOAT8_DTYPES, TensorProto.FLOAT),
 }
 
 
@@ -188,12 +189,13 @@ class _Model:
 
 
 def _single(array: np.ndarray) -> np.ndarray:
-    """float64 as float32; anything else as it is."""
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    """float64 and float8 as float32; anything else as it is."""
+    converted = array.dtype == np.float64 or array.dtype.name in FLOAT8_DTYPES
+    return array.astype(np.float32) if converted else array
 
 
 def _value(array: np.ndarray, dtype: str) -> onnxruntime.OrtValue:
-    """A tensor for ONNX Runtime on the array's own memory (float64 is rounded to float32)."""
+    """A tensor for ONNX Runtime on the array's own memory (but for what becomes float32)."""
     whole = np.ascontiguousarray(_single(array)).reshape(array.shape)
     if dtype == "bfloat16":
         bits = whole.view(np.uint16)

@@ -14,7 +14,7 @@ import torch
 
 from ckgrow.errors import CheckpointError
 from ckgrow.graph import Graph, Node
-from ckgrow.header import FLOAT_DTYPES, Header
+from ckgrow.header import NUMBER_DTYPES, Header
 from ckgrow.names import shown
 from ckgrow.ops import rule
 
@@ -89,6 +89,6 @@ class Session:
 
 def _double(array: np.ndarray) -> torch.Tensor:
     """Floating point as float64, in memory of its own; integers as they are."""
-    if array.dtype.name in FLOAT_DTYPES:
+    if array.dtype.name in NUMBER_DTYPES:
         return torch.from_numpy(array.astype(np.float64, order="C"))
     return torch.from_numpy(array.copy())

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ckgrow.errors import FileError
-
 from ._reasons import is_bucket_missing, is_missing, told
 from ._waiting import TRIES, answered_at_last
 
@@ -80,7 +78,6 @@ class Ranges:
         try:
             data: bytes = sync(self._system.loop, file.async_fetch_range, start, stop)
         except ValueError:
-            raise FileError(
-                "the server does not send parts of files; fetch it and name the copy"
-            ) from None
+            text = "the server does not send parts of files; fetch it and name the copy"
+            raise NotImplementedError(text) from None
         return data

@@ -60,7 +60,7 @@ def reason(failure: Exception) -> str:
         missing = "bucket" if is_bucket_missing(failure) else "file"
         return f"no such {missing}; check the URL"
     if isinstance(failure, NotImplementedError):
-        return "its kind of URL is for reading; write a file here and copy it there"
+        return text or "its kind of URL is for reading; write a file here and copy it there"
     if "connect" in type(failure).__name__.lower():
         return f"no connection to the server ({text}); check the URL, and try again later"
     return f"{text or type(failure).__name__}; try again later"

@@ -13,7 +13,7 @@ from ckgrow.names import shown, shown_path
 from ckgrow.places import beside, name_of
 
 from ._asking import Ranges, asked, is_web
-from ._read_ahead import ReadAhead
+from ._read_ahead import ReadAhead, Shelf
 
 _VERSION = (
     *("ETag", "etag", "generation", "VersionId", "blob_id", "sha256", "md5Hash", "Content-MD5"),
@@ -27,21 +27,24 @@ _STREAM_BUFFER = 1 << 16
 class RemoteFile:
     """The file ``key`` of a file system of fsspec; ``url`` is what the user calls it.
 
+    What is read stands on ``shelf`` for a while, which all files share.
+
     Raises FileNotFoundError where there is none, FileError for everything else that fails.
     """
 
     path: Path | None = None
 
-    def __init__(self, system: Any, key: str, url: str) -> None:
+    def __init__(self, system: Any, key: str, url: str, shelf: Shelf) -> None:
         self.place = shown_path(url)
         self.name = name_of(url)
         self._system = system
         self._key = key
         self._url = url
+        self._shelf = shelf
         info = self._info()
         self.size = _size(info, self.place)
         self._identity = _identity(info)
-        self._pieces = ReadAhead(self._fetch, self.size)
+        self._pieces = ReadAhead(self._fetch, self.size, shelf)
         self._ranges = Ranges(system, key, self.size)
 
     def read(self, offset: int, size: int) -> bytes:
@@ -82,7 +85,7 @@ class RemoteFile:
         url = str(beside(self._url, written))
         key = url if is_web(self._system) else f"{self._key.rpartition('/')[0]}/{written}"
         try:
-            return RemoteFile(self._system, key, url)
+            return RemoteFile(self._system, key, url, self._shelf)
         except FileNotFoundError:
             return None
 

@@ -16,6 +16,7 @@ from ckgrow.errors import FileError
 from ckgrow.names import shown_path
 
 from ._asking import asked, is_web
+from ._read_ahead import Shelf
 from ._reasons import is_unsupported, told
 from ._remote_file import RemoteFile
 from ._waiting import answered
@@ -37,11 +38,14 @@ class Remote:
 
     name = "fsspec"
 
+    def __init__(self) -> None:
+        self._shelf = Shelf()
+
     def open(self, url: str) -> File:
         """The file at ``url``, of which nothing but its size is read."""
         system, key = _system(url)
         try:
-            return RemoteFile(system, key, url)
+            return RemoteFile(system, key, url, self._shelf)
         except FileNotFoundError:
             raise FileError(
                 f"{shown_path(url)} cannot be opened: no such file; check the URL"

@@ -38,6 +38,10 @@ class _Lost:
 class _Backend(DaskDistributedBackend):  # type: ignore[misc]  # joblib has no types
     """joblib's backend, which would wait for ever for the result of a worker that died."""
 
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Two at least: with one worker, joblib would run everything in this very process."""
+        return max(2, super().effective_n_jobs(n_jobs))
+
     def submit(self, func: Any, callback: Callable[[Any], None] | None = None) -> Future[Any]:
         future: Future[Any] = super().submit(func, callback)
 
@@ -83,7 +87,7 @@ def dask_pool(jobs: int | None, address: str | None) -> Iterator[_Workers]:
     with ExitStack() as stack:
         if address is None:
             # SIGTERM is how Dask itself ends a worker.
-            stack.enter_context(deaf((signal.SIGINT,)))
+            stack.enter_context(deaf((signal.SIGINT, signal.SIGTERM)))
             # A job that kills its worker is tried again by the batch, alone.
             stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
             cluster = LocalCluster(

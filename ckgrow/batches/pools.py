@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ckgrow.errors import SpecError
 from ckgrow.names import guess, quoted
@@ -17,6 +17,7 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """A function, its arguments and its keywords, as joblib takes them."""
 
 
+@runtime_checkable
 class Pool(Protocol):
     """Workers that are ready. ``size`` is how many there are.
 
@@ -31,7 +32,7 @@ class Pool(Protocol):
         """Results in the order in which they come.
 
         Calls are taken from ``calls`` as workers become free; no more than ``most`` are taken and
-        without a result, unless the backend hands out and returns whole lists.
+        without a result.
         """
         ...
 

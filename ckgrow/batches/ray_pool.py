@@ -1,27 +1,23 @@
-"""Workers of Ray: those of a cluster that runs already, or of one on this machine.
-
-joblib's backend for Ray takes a list and returns when the last of it is done. It is given short
-lists, so that records come early. A worker that dies takes the results of its list along; those
-jobs then find their students made.
-"""
+"""Workers of Ray: those of a cluster that runs already, or of one on this machine."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from joblib import Parallel, cpu_count, parallel_config
+from joblib import Parallel, cpu_count, parallel_config, register_parallel_backend
 
 from ckgrow.batches.pools import Call
 from ckgrow.batches.surroundings import deaf, environment
 from ckgrow.errors import FileError, SpecError
 
-_LIST = 8
-"""Calls per worker in one list."""
+_BACKEND = "ckgrow-ray"
+
+_LEAST = 2
+"""Workers: with one, joblib would run everything in this very process. The other is idle then."""
 
 _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 """A cluster of this machine alone listens on loopback alone, as it does on other systems, and
@@ -29,20 +25,19 @@ tells nobody that it is used. Ray reads this when it is imported."""
 
 
 class _Workers:
-    """Workers of a Ray cluster, as a pool that stays open from list to list."""
+    """Workers of a Ray cluster."""
 
-    def __init__(self, size: int, deaths: tuple[type[BaseException], ...], ray: Any) -> None:
+    def __init__(self, size: int, ray: Any, parallel: Parallel) -> None:
         self.size = size
-        self.deaths = deaths
+        self.deaths: tuple[type[BaseException], ...] = (ray.exceptions.RayError,)
         self._ray = ray
+        self._parallel = parallel
 
     def run(self, calls: Iterable[Call], most: int) -> Iterator[Any]:
-        """As in :class:`ckgrow.batches.pools.Pool`, list by list."""
-        waiting = iter(calls)
-        length = 1 if most == 1 else _LIST * self.size
-        with Parallel(n_jobs=self.size, batch_size=1, pre_dispatch="all") as parallel:
-            while several := list(itertools.islice(waiting, length)):
-                yield from parallel(several)
+        """As in :class:`ckgrow.batches.pools.Pool`."""
+        self._parallel.pre_dispatch = most
+        results: Iterator[Any] = self._parallel(calls)
+        return results
 
     def kill(self) -> None:
         """Ends the workers at once."""
@@ -54,11 +49,11 @@ def ray_pool(jobs: int | None, address: str | None) -> Iterator[_Workers]:
     """Workers of the cluster at ``address``, or of one that ends with the context."""
     with ExitStack() as stack:
         if address is None:
-            stack.enter_context(deaf((signal.SIGINT,)))
+            stack.enter_context(deaf((signal.SIGINT, signal.SIGTERM)))
             stack.enter_context(environment(_ALONE))
         try:
             import ray
-            from ray.util.joblib import register_ray
+            from ray.util.joblib.ray_backend import RayBackend
         except ImportError as missing:
             raise SpecError(
                 f"--backend ray needs a package that is not installed ({missing.name}); "
@@ -67,7 +62,7 @@ def ray_pool(jobs: int | None, address: str | None) -> Iterator[_Workers]:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if address is None:
-                here = {"num_cpus": jobs or cpu_count(), "include_dashboard": False}
+                here = {"num_cpus": max(_LEAST, jobs or cpu_count()), "include_dashboard": False}
                 ray.init(address="local", **here, **quiet)
             else:
                 ray.init(address=address, **quiet)
@@ -76,7 +71,21 @@ def ray_pool(jobs: int | None, address: str | None) -> Iterator[_Workers]:
                 f"no Ray cluster answers at {address}; start one, or correct --address ({failure})"
             ) from None
         stack.callback(ray.shutdown)
-        register_ray()
-        stack.enter_context(parallel_config("ray"))
-        size = jobs or int(ray.cluster_resources().get("CPU", 1))
-        yield _Workers(size, (ray.exceptions.RayError,), ray)
+        register_parallel_backend(_BACKEND, _streaming(RayBackend))
+        stack.enter_context(parallel_config(_BACKEND))
+        processors = int(ray.cluster_resources().get("CPU", 0))
+        if processors < _LEAST:
+            raise FileError(f"the Ray cluster at {address} has less than {_LEAST} CPUs; add some")
+        size = jobs or processors
+        # Open from one run to the next: a pool takes a second to start.
+        parallel = Parallel(
+            n_jobs=min(max(_LEAST, size), processors),
+            return_as="generator_unordered",
+            batch_size=1,
+        )
+        yield _Workers(size, ray, stack.enter_context(parallel))
+
+
+def _streaming(backend: type) -> type:
+    """Ray's backend for joblib, which promises lists only, but tells every result as it comes."""
+    return type("Streaming", (backend,), {"supports_return_generator": True})

@@ -19,6 +19,7 @@ from ckgrow.batches.halting import Sign
 from ckgrow.batches.jobs import Job
 from ckgrow.batches.pools import Call, Pool
 from ckgrow.batches.records import FAILED, Record, record_of
+from ckgrow.batches.surroundings import hear_again
 from ckgrow.batches.working import INTERNAL, run_job
 from ckgrow.errors import CkgrowError, FileError
 from ckgrow.places import is_remote
@@ -62,7 +63,7 @@ class Crew:
         self._force = force
         self._sign = sign
         self._feed = Feed(jobs)
-        self._told: queue.SimpleQueue[Record | BaseException | None] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[Pool | Record | BaseException | None] = queue.SimpleQueue()
         self._pool: Pool | None = None
         self._thread = threading.Thread(target=self._work, name="batch", daemon=True)
 
@@ -75,11 +76,15 @@ class Crew:
         self._thread.start()
         try:
             while (told := self._told.get()) is not None:
-                if isinstance(told, BaseException):
-                    raise told
-                finished(told)
-                if fail_fast and told.status == FAILED:
-                    self._feed.close()
+                match told:
+                    case BaseException():
+                        raise told
+                    case Pool():
+                        hear_again()
+                    case Record():
+                        finished(told)
+                        if fail_fast and told.status == FAILED:
+                            self._feed.close()
         except BaseException:
             self._feed.close()
             self._sign.raise_()
@@ -104,6 +109,7 @@ class Crew:
     def _work(self) -> None:
         try:
             with self._opening() as self._pool:
+                self._told.put(self._pool)
                 self._run_all(self._pool)
         except BaseException as failure:  # noqa: BLE001 - it is raised in the main thread
             self._told.put(failure)
@@ -114,7 +120,8 @@ class Crew:
         """Hands out jobs until none are left; those that a dead worker may have had run alone."""
         while not self._sign.raised:
             try:
-                self._take(pool, self._feed, 2 * pool.size)
+                # One more than can run waits at each worker, unless one at a time was asked for.
+                self._take(pool, self._feed, 2 * pool.size if pool.size > 1 else 1)
                 return
             except pool.deaths:
                 suspects = list(self._feed.out.values())

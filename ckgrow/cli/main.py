@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ckgrow.cli import converting, exporting, looking, making
+from ckgrow.cli import batching, converting, exporting, looking, making
 from ckgrow.cli.shared import INTERRUPTED, ignore_stdout, printable, say, set_debugging
 from ckgrow.errors import FileError
 from ckgrow.version import VERSION
@@ -44,6 +44,7 @@ def main(
 for _command in (
     making.apply,
     making.verify,
+    batching.batch,
     converting.convert,
     exporting.export,
     looking.plan,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ckgrow.cli.shared import (
+    Address,
     Architecture,
     Drop,
+    Jobs,
     Json,
     Options,
     ShardSize,
@@ -22,6 +24,10 @@ from ckgrow.cli.shared import (
     say,
     watching,
 )
+from ckgrow.errors import SpecError
+
+if TYPE_CHECKING:
+    from ckgrow.spreading import Spread
 
 
 @reported
@@ -36,6 +42,12 @@ def apply(
     ] = False,
     shard_size: ShardSize = None,
     drop: Drop = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="Make each file of several elsewhere: loky, threading, dask or ray."),
+    ] = None,
+    jobs: Jobs = None,
+    address: Address = None,
     workers: Workers = None,
     weights: Weights = None,
     json: Json = False,
@@ -66,6 +78,7 @@ def apply(
             weights=weights,
             shard_size=byte_count("--shard-size", shard_size),
             drop=drop or (),
+            spreading=_spread(backend, jobs, address),
             watching=watched,
             announce=announce,
         )
@@ -77,6 +90,16 @@ def apply(
         show_applied(document, kept=keep_failed)
     if document.status == "failed":
         raise typer.Exit(1)
+
+
+def _spread(backend: str | None, jobs: int | None, address: str | None) -> Spread | None:
+    if backend is None:
+        if (jobs, address) != (None, None):
+            raise SpecError("--jobs and --address belong to --backend; add it, or leave them out")
+        return None
+    from ckgrow.spreading import Spread
+
+    return Spread(backend, jobs, address)
 
 
 @reported

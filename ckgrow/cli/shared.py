@@ -45,6 +45,13 @@ Drop = Annotated[
     list[str] | None,
     typer.Option("--drop", metavar="NAME", help="Leave out an entry of a torch container."),
 ]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Jobs at once; one per core if not given.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Of a Dask scheduler or a Ray cluster that runs already."),
+]
 Architecture = Annotated[
     str | None,
     typer.Option("--architecture", help="The architecture, where keys and shapes leave it open."),

@@ -42,8 +42,8 @@ class Draft:
     output that has others now, ``defects`` for inserted nodes how far their stored values are from
     keeping the function, relative to what passes through them. ``by_groups`` names grouped
     convolutions that :attr:`grouping` takes by groups, ``open_ends`` graph inputs and outputs that
-    it lets grow. ``ties`` are keys of the teacher that are one parameter. ``known`` are the shapes of all values where an insertion carried them along; any
-    other change forgets them.
+    it lets grow. ``ties`` are keys of the teacher that are one parameter. ``known`` are the shapes
+    of all values where an insertion carried them along; any other change forgets them.
     """
 
     graph: Graph

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ckgrow.graph import Graph, Node
-from ckgrow.header import FLOAT_DTYPES
+from ckgrow.header import NUMBER_DTYPES
 from ckgrow.ops import rule
 from ckgrow.verdict.running import Side
 from ckgrow.verdict.training import in_training
@@ -73,7 +73,7 @@ class Trainee:
 
 def as_tensor(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     """A copy; floating point in ``dtype``, integers as they are."""
-    if array.dtype.name not in FLOAT_DTYPES:
+    if array.dtype.name not in NUMBER_DTYPES:
         return torch.from_numpy(array.copy())
     return torch.from_numpy(array.astype("float32" if dtype == torch.float32 else "float64"))
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ckgrow.graph import Graph, Node
-from ckgrow.header import FLOAT_DTYPES
+from ckgrow.header import NUMBER_DTYPES
 from ckgrow.labels import UNKNOWN, ZERO, Labels
 from ckgrow.ops import rule
 
@@ -86,7 +86,7 @@ class Running:
             return self.values[name]
         constants = self._network.graph.constants
         array = constants[name].array() if name in constants else self._network.read(name)
-        if array.dtype.name in FLOAT_DTYPES:
+        if array.dtype.name in NUMBER_DTYPES:
             return torch.from_numpy(array.astype(np.float64, order="C"))
         return torch.from_numpy(array.copy())
 

@@ -146,4 +146,4 @@ def all_finite(array: np.ndarray) -> bool:
     mask = _EXPONENTS.get(array.dtype.name)
     if mask is not None:  # by their bits, which is faster than by their values
         return not bool(((array.view(np.uint16) & mask) == mask).any())
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    return bool(np.isfinite(array).all())

@@ -19,12 +19,13 @@ from ckgrow.recipes.base import (
     ranges,
 )
 from ckgrow.recipes.calibrated import Calibrated
-from ckgrow.recipes.divided import Disturbance, Divided, share_size
+from ckgrow.recipes.divided import Divided
 from ckgrow.recipes.factored import EXACT_DTYPES, Mixed, Mixing, Unmixed
 from ckgrow.recipes.loud import Loud
 from ckgrow.recipes.perturbed import Noised, Scaled
 from ckgrow.recipes.placed import Placed
 from ckgrow.recipes.simple import Drawn, Filled, Stored, UnitKernel
+from ckgrow.recipes.splits import Disturbance, share_size
 from ckgrow.recipes.undoing import DEFECTS, ROLES, Undoing, identity_statistics, undone
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,20 +12,13 @@ import numpy as np
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
 from ckgrow.random import Stream
-from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic, moved
-from ckgrow.shares import split_exactly
+from ckgrow.recipes.base import Kept, Reading, Recipe, moved
+from ckgrow.recipes.copies import Family, as_bits, copied, families, selection, taken
+from ckgrow.recipes.splits import Block, Disturbance, Table, share_size
+from ckgrow.shares import divide, divide_evenly, split_exactly
 
-DRAWN_BYTES = 1 << 22
-"""Of random numbers that are held at a time where inputs come first."""
-
-
-@dataclass(frozen=True)
-class Disturbance:
-    """Zero-sum noise on shares: ``scale`` times the measured deviation of the layer."""
-
-    stream: Stream
-    deviation: Statistic
-    scale: float
+CHUNK = 1 << 16
+"""Weights that are divided at a time: what is computed on the way stays in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +31,8 @@ class Divided(Recipe):
     ``copy_of_row[r]`` modulo the number of copies. ``factor`` multiplies what goes to channels
     that were copied; a power of two, so that nothing rounds.
 
-    Axis 0 is allowed for layouts that keep inputs first; there is one run then.
+    Axis 0 is allowed for layouts that keep inputs first; there is one run then. Random numbers
+    belong to rows of the result, and where inputs come first to rows of the source.
     """
 
     source: Recipe
@@ -60,115 +55,114 @@ class Divided(Recipe):
         if self.axis == 0:
             return self._inputs_first(index, reading)
         whole = self.source.rows(index, reading)
+        if len(self.runs) == 1:
+            return self._columns(0, whole, index, reading)
         made = np.empty((len(index), *self.spec.shape[1:]), whole.dtype)
         run_of_row = index * len(self.runs) // self.spec.shape[0]
-        for number in np.unique(run_of_row):
-            chosen = np.flatnonzero(run_of_row == number)
-            copies = _Copies(self.runs[number])
-            columns = np.moveaxis(whole[chosen], self.axis, 1)
-            result = np.moveaxis(columns[:, copies.map.sources], 1, self.axis)
-            if copies.count:
-                values = columns[:, copies.sources]
-                shares = self._shares(copies, int(number), values, index[chosen], reading)
-                np.moveaxis(result, self.axis, 1)[:, copies.places] = shares
-            made[chosen] = result
+        for run in np.unique(run_of_row).tolist():
+            chosen = np.flatnonzero(run_of_row == run)
+            made[chosen] = self._columns(run, whole[chosen], index[chosen], reading)
+        return made
+
+    def _columns(
+        self, run: int, whole: np.ndarray, index: np.ndarray, reading: Reading
+    ) -> np.ndarray:
+        """Rows ``index`` of one run, which in the source are ``whole``."""
+        made = copied(whole, self.runs[run].sources, self.axis)
+        into, out = (np.moveaxis(as_bits(each), self.axis, 1) for each in (made, whole))
+        members = self._families[run]
+        taps = math.prod(into.shape[2:])
+        width = sum(len(family.sources) for family in members)
+        for rows in _steps(len(index), width * taps):
+            tables = self._tables(index[rows], members, width, taps)
+            for family in members:
+                for part in _steps(len(family.sources), taps):
+                    places = family.places[:, part]
+                    values = taken(out[rows], family.sources[part], 1)
+                    block = Block(
+                        values.view(whole.dtype).reshape(*values.shape[:2], taps),
+                        family.copies,
+                        tables[0],
+                        family.before + part.start,
+                        self.weights[run][places][:, None, :, None] if self.weights else None,
+                        self._picked(index[rows], (-1, 1, 1)),
+                    )
+                    shares = self._shares(block, tables[1], reading)
+                    for each, share in zip(places, shares, strict=True):
+                        into[rows, selection(each)] = as_bits(share).reshape(values.shape)
         return made
 
     def _inputs_first(self, index: np.ndarray, reading: Reading) -> np.ndarray:
-        """Rows are the copied channels: all copies of a wanted one are divided together."""
-        copies = _Copies(self.runs[0]).only(self.runs[0].sources[index])
-        # a copy, since what is read may be the teacher's own memory
-        result = np.array(self.source.rows(self.runs[0].sources[index], reading))
-        if not copies.count:
-            return result
-        whole = self.source.rows(copies.sources, reading)  # "source out *kernel"
-        place_of = {int(place): number for number, place in enumerate(copies.places)}
-        divided = np.flatnonzero(np.isin(index, copies.places))
-        places = [place_of[row] for row in index[divided].tolist()]
-        # what is drawn for an output is drawn for all inputs at once, so only for some outputs
-        drawn = 8 * self.spec.size // max(self.spec.shape[1], 1)
-        step = max(1, DRAWN_BYTES // max(drawn, 1))
-        for start in range(0, self.spec.shape[1], step):
-            outputs = np.arange(start, min(start + step, self.spec.shape[1]))
-            values = np.moveaxis(whole[:, outputs], 0, 1)
-            shares = self._shares(copies, 0, values, outputs, reading)  # "out place *kernel"
-            result[np.ix_(divided, outputs)] = np.moveaxis(shares[:, places], 0, 1)
-        return result
+        """Rows are the copied channels: of each, the shares of the copies that are wanted."""
+        grown = self.runs[0]
+        wanted, ranks = grown.sources[index], grown.ranks[index]
+        # of our own, since what is read may be the teacher's memory
+        made = np.require(self.source.rows(wanted, reading), requirements="W")
+        outputs = made.shape[1] if made.ndim > 1 else 1
+        flat = made.reshape(len(index), outputs, -1)  # "place out tap"
+        taps = flat.shape[2]
+        for family in self._families[0]:
+            places = np.flatnonzero(np.isin(wanted, family.sources))
+            sources, firsts, inverse = np.unique(
+                wanted[places], return_index=True, return_inverse=True
+            )
+            for rows in _steps(len(sources), outputs * taps):
+                tables = self._tables(sources[rows], (family,), outputs, taps)
+                here = np.flatnonzero((inverse >= rows.start) & (inverse < rows.stop))
+                for part in _steps(outputs, taps):
+                    stated = None
+                    if self.weights:
+                        shown = family.places[:, np.searchsorted(family.sources, sources[rows])]
+                        stated = self.weights[0][shown][:, :, None, None]
+                    block = Block(
+                        flat[places[firsts[rows]], part],
+                        family.copies,
+                        tables[0],
+                        part.start,
+                        stated,
+                        self._picked(np.arange(part.start, part.stop), (1, -1, 1)),
+                    )
+                    shares = self._shares(block, tables[1], reading)
+                    for copy, share in enumerate(shares):
+                        mine = here[ranks[places[here]] == copy]
+                        flat[places[mine], part] = share[inverse[mine] - rows.start]
+        return made
 
-    def _shares(
-        self,
-        copies: _Copies,
-        run: int,
-        values: np.ndarray,
-        rows: np.ndarray,
-        reading: Reading,
-    ) -> np.ndarray:
-        """What each copied channel gets, "row place *kernel"; values are "row source *kernel"."""
-        kernel = values.shape[2:]
-        values = values.reshape(len(rows), copies.count, -1)  # "row source tap"
-        fractions = self._fractions(copies, run, rows)  # "row source share"
-        noise = None
-        if self.noise is not None:
-            noise = self._noise(self.noise, copies, rows, values.shape[2], reading)
-        if self.split == "uniform" and noise is None:
-            shares = self._even(copies, values, fractions)
+    def _shares(self, block: Block, noise: Table | None, reading: Reading) -> list[np.ndarray]:
+        """What each copy gets of the weights of a block."""
+        values, dtype = block.values, self.spec.dtype
+        if noise is not None and self.noise is not None:
+            size = self.noise.scale * reading.measure(self.noise.deviation)
+            disturbance = block.noise(noise, size)
+            shares = split_exactly(values, block.fractions(self.split), dtype, disturbance)
+        elif self.split == "uniform":
+            shares = divide_evenly(values, block.copies, dtype)
         else:
-            shares = split_exactly(values, fractions[:, :, None, :], self.spec.dtype, noise)
-        if self.factor != 1.0:
-            shares = (shares * np.asarray(self.factor, shares.dtype)).astype(shares.dtype)
-        present = np.moveaxis(shares, -1, 2)[:, copies.present]  # "row place tap"
-        return present.reshape(len(rows), len(copies.places), *kernel)
+            shares = divide(values, block.fractions(self.split), dtype)
+        if self.factor == 1.0:
+            return shares
+        return [
+            (share * np.asarray(self.factor, share.dtype)).astype(share.dtype) for share in shares
+        ]
 
-    def _even(self, copies: _Copies, values: np.ndarray, fractions: np.ndarray) -> np.ndarray:
-        """Equal shares of every weight where those are exact: halves, quarters and so on.
+    def _tables(
+        self, rows: np.ndarray, members: tuple[Family, ...], width: int, taps: int
+    ) -> tuple[Table, Table | None]:
+        """Random numbers for shares, and for noise if there is any."""
+        copies = max((family.copies for family in members), default=2)
+        drawn = Table(self.stream, rows, copies - 1, width)
+        if self.noise is None:
+            return drawn, None
+        return drawn, Table(self.noise.stream, rows, copies, width * taps, normal=True)
 
-        Each weight for itself, so that it does not matter with which others it is asked for.
-        """
-        number = copies.present.sum(axis=-1)[:, None]  # "source 1"
-        count = number.astype(values.dtype)
-        share = values / count
-        # not so where the half is subnormal, or the weight is not a number
-        exact = (number & (number - 1) == 0) & (share * count == values)
-        equal = np.where(copies.present[:, None], share[..., None], 0).astype(values.dtype)
-        if exact.all():
-            return equal
-        others = split_exactly(values, fractions[:, :, None, :], self.spec.dtype)
-        return np.where(exact[..., None], equal, others)
+    def _picked(self, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        if self.split != "diagonal" or self.copy_of_row is None:
+            return None
+        return self.copy_of_row[rows].reshape(shape)
 
-    def _fractions(self, copies: _Copies, run: int, rows: np.ndarray) -> np.ndarray:
-        """Fractions "row source share" that sum to one over shares; absent copies have none."""
-        if self.split == "uniform":
-            drawn = np.ones((1, len(copies.map)))
-        elif self.split == "per-channel":
-            drawn = self.weights[run][None]
-        elif self.split == "diagonal" and self.copy_of_row is not None:
-            counts = copies.present.sum(axis=-1)
-            wanted = self.copy_of_row[rows][:, None] % counts  # "row source"
-            shares = np.arange(copies.table.shape[1]) - (copies.table.shape[1] - counts)[:, None]
-            return (shares == wanted[:, :, None]).astype(np.float64)
-        else:
-            drawn = -np.log(self.stream.uniform_rows(rows, len(copies.map)))
-        table = np.where(copies.present, drawn[:, copies.table], 0.0)
-        if self.split == "select":
-            table = (table == table.max(axis=-1, keepdims=True)).astype(np.float64)
-        return table / table.sum(axis=-1, keepdims=True)
-
-    def _noise(
-        self,
-        noise: Disturbance,
-        copies: _Copies,
-        rows: np.ndarray,
-        taps: int,
-        reading: Reading,
-    ) -> np.ndarray:
-        """Noise "row source tap share" that sums to zero over the copies that are there."""
-        drawn = noise.stream.normal_rows(rows, len(copies.map) * taps)
-        table = drawn.reshape(len(rows), len(copies.map), taps)[:, copies.table]
-        table = np.moveaxis(table, 2, 3) * copies.present[:, None, :]
-        counts = copies.present.sum(axis=-1)[:, None, None]
-        table -= table.sum(axis=-1, keepdims=True) / counts * copies.present[:, None, :]
-        table *= np.sqrt(counts / (counts - 1))  # what taking the mean away cost of its size
-        return table * (noise.scale * reading.measure(noise.deviation))
+    @cached_property
+    def _families(self) -> tuple[tuple[Family, ...], ...]:
+        return tuple(map(families, self.runs))
 
     def kept(self) -> Kept | None:
         """Where the source is, if nothing was copied."""
@@ -191,62 +185,8 @@ class Divided(Recipe):
         return f"{name} {before}→{after} divided ({self.split}{noise})"
 
 
-def share_size(split: str, grown: ChannelMap) -> float:
-    """The size of a share (root mean square) of a weight of size 1, over channels with copies."""
-    copies = grown.counts[grown.counts > 1].astype(np.float64)
-    if split == "uniform":
-        squares = copies**-2
-    elif split in ("select", "diagonal"):
-        squares = copies**-1
-    else:  # uniform on the simplex
-        squares = 2.0 / (copies * (copies + 1.0))
-    return float(np.sqrt((squares * copies).sum() / copies.sum())) if len(copies) else 1.0
-
-
-@dataclass(frozen=True)
-class _Copies:
-    """The channels of a map that were copied, as a padded table.
-
-    ``sources`` are the teacher's channels with several copies; ``table`` "source share" holds the
-    student channels that copy them (0 where ``present`` is false); the last share of every row is
-    present, so that it can take what remains. ``places`` are the student channels, in the
-    order of ``present``.
-    """
-
-    map: ChannelMap
-    chosen: np.ndarray | None = None
-
-    def only(self, wanted: np.ndarray) -> _Copies:
-        """The same table for some teacher channels."""
-        return _Copies(self.map, np.unique(wanted))
-
-    @cached_property
-    def sources(self) -> np.ndarray:
-        several = np.flatnonzero(self.map.counts > 1)
-        return several if self.chosen is None else np.intersect1d(several, self.chosen)
-
-    @property
-    def count(self) -> int:
-        return len(self.sources)
-
-    @cached_property
-    def table(self) -> np.ndarray:
-        shares = int(self.map.counts.max())  # of all, so that sums are alike for any of them
-        number = np.full(self.map.width, -1)
-        number[self.sources] = np.arange(self.count)
-        source = self.map.sources
-        members = np.flatnonzero((source >= 0) & (number[np.maximum(source, 0)] >= 0))
-        rows = number[source[members]]
-        # right-aligned: a channel with fewer copies leaves the first shares empty
-        from_right = self.map.counts[source[members]] - self.map.ranks[members]
-        table = np.full((self.count, shares), -1)
-        table[rows, shares - from_right] = members
-        return table
-
-    @cached_property
-    def present(self) -> np.ndarray:
-        return self.table >= 0
-
-    @cached_property
-    def places(self) -> np.ndarray:
-        return self.table[self.present]
+def _steps(count: int, size: int) -> Iterator[slice]:
+    """Slices of ``count`` things of ``size`` weights each, a chunk at a time."""
+    step = max(1, CHUNK // max(size, 1))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))

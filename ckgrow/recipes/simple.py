@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ckgrow.header import TensorSpec, numpy_dtype
-from ckgrow.random import Stream, contiguous
+from ckgrow.random import Stream, clusters
 from ckgrow.recipes.base import Kept, Reading, Recipe, Statistic
+from ckgrow.recipes.copies import selection, taken
+
+MOST_READ = 4
+"""How many times the rows that are needed are read at most, to read them at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,19 +23,15 @@ class Stored(Recipe):
     name: str
 
     def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
-        """Reads runs of neighbouring rows at once, and every needed row once."""
+        """Reads every needed row once: with those between them, where they are not far apart."""
+        if isinstance(chosen := selection(index), slice):
+            return reading.read(self.name, chosen.start, chosen.stop)
         wanted, inverse = np.unique(index, return_inverse=True)
-        pieces = [
-            reading.read(self.name, first, first + stop - start)
-            for start, stop, first in contiguous(wanted)
-        ]
-        if (
-            len(pieces) == 1
-            and len(wanted) == len(index)
-            and (inverse == np.arange(len(index))).all()
-        ):
-            return pieces[0]
-        return np.concatenate(pieces)[inverse]
+        first, last = int(wanted[0]), int(wanted[-1])
+        if last - first < MOST_READ * len(wanted):
+            return taken(reading.read(self.name, first, last + 1), index - first, 0)
+        pieces = [reading.read(self.name, top, end + 1) for _, _, top, end in clusters(wanted)]
+        return taken(np.concatenate(pieces), inverse, 0)
 
     def kept(self) -> Kept:
         """All of it."""

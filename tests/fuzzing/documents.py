@@ -68,4 +68,19 @@ def header_changed(random: Random, data: bytes) -> bytes:
         changed = json_changed(random, text)
         if random.random() < 0.5:
             changed += b" " * (-len(changed) % 8)
-    return len(changed).to_bytes(8, "little") + changed + data[8 + length :]
+    return _with_header(changed, data[8 + length :])
+
+
+def record_changed(random: Random, data: bytes) -> bytes:
+    """A safetensors file whose record of growth says something else in up to three places."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    record = json.loads(header["__metadata__"]["ckgrow"])
+    for _ in range(random.choice((1, 1, 2, 3))):
+        record = _value_changed(random, record)
+    header["__metadata__"]["ckgrow"] = json.dumps(record)
+    return _with_header(json.dumps(header).encode(), data[8 + length :])
+
+
+def _with_header(text: bytes, data: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text + data

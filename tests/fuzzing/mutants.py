@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
 import zipfile
 import zlib
@@ -10,15 +11,17 @@ from random import Random
 
 from .archives import archive_changed
 from .damage import damaged
-from .documents import header_changed, json_changed
+from .documents import header_changed, json_changed, record_changed
 from .messages import message_changed
 from .pickles import pickle_changed
 from .samples import Sample
 
 
-def mutant(random: Random, sample: Sample) -> Sample:
+def mutant(random: Random, kind: str, sample: Sample) -> Sample:
     """``sample`` with one to four changes in its files, of which one may be missing then."""
     files = dict(sample.files)
+    if kind == "record":
+        return Sample(sample.entry, {sample.entry: record_changed(random, files[sample.entry])})
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         name = random.choice((sample.entry, *files))
         if name != sample.entry and random.random() < 0.02:
@@ -48,6 +51,6 @@ def restructured(random: Random, name: str, data: bytes) -> bytes:
             return message_changed(random, data)
     except (ValueError, LookupError, struct.error, zipfile.BadZipFile, NotImplementedError):
         pass  # an earlier change has destroyed that structure
-    except (EOFError, RecursionError, OSError, zlib.error, UnicodeError):
+    except (EOFError, RecursionError, OSError, zlib.error, lzma.LZMAError, UnicodeError):
         pass
     return damaged(random, data)

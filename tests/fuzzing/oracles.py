@@ -15,7 +15,7 @@ Said = tuple[str, tuple[int, ...], bytes]
 
 def said(kind: str, path: Path, weights: str | None, wanted: list[str]) -> Mapping[str, Said]:
     """The tensors of the file at ``path`` (in the state dict ``weights`` of a container)."""
-    if kind == "safetensors":
+    if kind in ("safetensors", "record"):
         return dict(_safetensors(path.read_bytes()))
     if kind == "sharded":
         return _sharded(path)

@@ -1,6 +1,6 @@
 """Valid checkpoints of every format as other libraries write them, to be damaged by the fuzz test.
 
-The formats are those of the registry; torch's old layout counts as one of its own.
+The kinds are the formats of the registry, torch's old layout, and the record in a student.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from commands import WIDEN, tensors
+from commands import tensors
 from safetensors.numpy import save
 
 from ckgrow import apply
-from ckgrow.registry import formats
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,6 @@ class Sample:
 def samples(kind: str) -> tuple[Sample, ...]:
     """Valid checkpoints of a kind, the first of them a network that plans know."""
     return KINDS[kind]()
-
-
-def kinds() -> tuple[str, ...]:
-    """The kinds that the installed formats read."""
-    return tuple(kind for kind in KINDS if kind.partition("-")[0] in formats())
 
 
 def odd_tensors() -> dict[str, np.ndarray]:
@@ -55,10 +49,18 @@ def odd_tensors() -> dict[str, np.ndarray]:
     }
 
 
+def _record() -> tuple[Sample, ...]:
+    """Students that their adapter makes a network of, and one whose record holds the graph."""
+    return tuple(
+        Sample("a.safetensors", {"a.safetensors": _grown(step)})
+        for step in ({"widen": "0", "factor": 2}, {"branch": "0"})
+    )
+
+
 def _safetensors() -> tuple[Sample, ...]:
     odd = save(odd_tensors(), {"format": "pt"})
     return (
-        Sample("a.safetensors", {"a.safetensors": _grown()}),
+        Sample("a.safetensors", {"a.safetensors": save(tensors(), {"format": "pt"})}),
         Sample("a.safetensors", {"a.safetensors": odd}),
     )
 
@@ -98,8 +100,9 @@ def _torch(*, zipped: bool = True) -> tuple[Sample, ...]:
         "view": torch.randn(4, 6)[1:3, ::2],
         "count": torch.tensor(7),
         "empty": torch.zeros(0, 4),
-        "eighth": torch.randn(2, 3).to(torch.float8_e4m3fn),
     }
+    if zipped:  # older than fp8
+        odd["eighth"] = torch.randn(2, 3).to(torch.float8_e4m3fn)
     return tuple(
         Sample("a.pt", {"a.pt": _torch_saved(each, zipped=zipped)})
         for each in (state, container, odd)
@@ -158,6 +161,7 @@ def _onnx() -> tuple[Sample, ...]:
 
 
 KINDS = {
+    "record": _record,
     "safetensors": _safetensors,
     "sharded": _sharded,
     "torch": _torch,
@@ -167,12 +171,11 @@ KINDS = {
 }
 
 
-def _grown() -> bytes:
+def _grown(step: Mapping[str, Any]) -> bytes:
     """A student, whose record is one more thing that can be damaged."""
     with TemporaryDirectory() as folder:
-        place, spec = Path(folder, "student.safetensors"), Path(folder, "spec.yaml")
-        spec.write_text(WIDEN)
-        apply(tensors(), spec, place, check=False, workers=1)
+        place = Path(folder, "student.safetensors")
+        apply(tensors(), {"steps": [step]}, place, check=False, workers=1)
         return place.read_bytes()
 
 

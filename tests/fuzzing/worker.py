@@ -26,6 +26,7 @@ from ckgrow import apply, convert, inspect, plan
 from ckgrow.checkpoint import Reader
 from ckgrow.errors import CkgrowError
 from ckgrow.files import open_checkpoint
+from ckgrow.reports.documents import to_json
 
 from .mutants import mutant
 from .oracles import Said, said
@@ -39,7 +40,8 @@ EXPANSION = 1100
 """Deflate makes at most so many bytes of one."""
 
 SPEC = {"steps": [{"widen": "0", "factor": 2}]}
-REFUSED, RIGHT, UNCONFIRMED, WRONG = "refused", "right", "unconfirmed", "WRONG"
+REFUSED, RIGHT, PLAIN, UNCONFIRMED, WRONG = "refused", "right", "plain", "unconfirmed", "WRONG"
+"""``plain``: no other library reads the file, but the bytes of all its tensors stand in it."""
 
 
 def main(kind: str, first: int, count: int, folder: Path) -> None:
@@ -55,9 +57,9 @@ def main(kind: str, first: int, count: int, folder: Path) -> None:
     for seed in range(first, first + count):
         print(seed, flush=True)
         random = Random(f"{kind} {seed}")
-        sample = mutant(random, random.choice(valid))
+        sample = mutant(random, kind, random.choice(valid))
         faulthandler.dump_traceback_later(SECONDS, exit=True)
-        outcome = tried(kind, sample, folder, thorough=seed % 8 == 0)
+        outcome = tried(kind, sample, folder, thorough=kind == "record" or seed % 8 == 0)
         faulthandler.cancel_dump_traceback_later()
         print(json.dumps(outcome), flush=True)
 
@@ -123,8 +125,8 @@ def _used(path: Path, folder: Path) -> str:
     """The commands on it, each of which may refuse it; what is wrong with that, or ""."""
     before = set(folder.iterdir())
     runs = {
-        "inspect": lambda: inspect(path).to_json(),
-        "plan": lambda: plan(path, SPEC).to_json(),
+        "inspect": lambda: to_json(inspect(path)),
+        "plan": lambda: to_json(plan(path, SPEC)),
         "convert": lambda: convert(path, folder / "converted.safetensors", workers=1),
         "apply": lambda: apply(path, SPEC, folder / "student.safetensors", check=False, workers=1),
     }
@@ -161,14 +163,21 @@ def _confirmed(
             warnings.simplefilter("ignore")
             expected = said(kind, path, weights, list(found))
     except Exception as failure:  # noqa: BLE001 - libraries raise anything
-        return UNCONFIRMED, f"{type(failure).__name__}: {failure}"
+        return _plain(path, found), f"{type(failure).__name__}: {failure}"
     for name, (dtype, shape, data) in found.items():
         if name not in expected:
-            return UNCONFIRMED, f"no {name!r} there"
+            return _plain(path, {name: found[name]}), f"no {name!r} there"
         other = expected[name]
         if (other[0] or dtype, other[1], other[2]) != (dtype, shape, data):
             return WRONG, f"{name!r}: {dtype} {shape} here, {other[0]} {other[1]} there"
     return RIGHT, ""
+
+
+def _plain(path: Path, found: dict[str, Said]) -> str:
+    stored = [each.read_bytes() for each in path.parent.iterdir()]
+    if all(any(data in each for each in stored) for _, _, data in found.values()):
+        return PLAIN
+    return UNCONFIRMED
 
 
 if __name__ == "__main__":

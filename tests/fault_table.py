@@ -1,0 +1,92 @@
+"""What the tests did to ckgrow and what came of it, as a table that a full run leaves behind.
+
+A test opens a row, and counts outcomes in it. ``--full`` has every process of the run append its
+rows to a file, of which the last to finish makes the table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+ROWS = "CKGROW_FAULT_ROWS"
+"""The variable of the environment that names the file of rows; without it they are dropped."""
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+
+
+@contextmanager
+def tried(fault: str, on: str) -> Iterator[Counter[str]]:
+    """A row: what was done, to what; outcomes are counted in what it yields.
+
+    A test that fails leaves a row that says so.
+    """
+    outcomes: Counter[str] = Counter()
+    try:
+        yield outcomes
+    except BaseException:
+        outcomes["FAILED"] += 1
+        raise
+    finally:
+        _append(fault, on, outcomes)
+
+
+def row(fault: str, on: str, outcome: str) -> None:
+    """A fault that was tried once."""
+    _append(fault, on, {outcome: 1})
+
+
+def _append(fault: str, on: str, outcomes: dict[str, int]) -> None:
+    path = os.environ.get(ROWS)
+    if path and outcomes:
+        line = json.dumps([fault, on, outcomes]) + "\n"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:  # one write, so that processes do not get into each other's lines
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+
+
+def begin(path: Path) -> None:
+    """Has this process, and those that it starts, collect rows."""
+    path.unlink(missing_ok=True)
+    os.environ[ROWS] = str(path)
+
+
+def finish() -> None:
+    """Writes the table of the rows that were collected, if there are any, and ends collecting."""
+    path = Path(os.environ.pop(ROWS))
+    if not path.exists():
+        return
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.unlink()
+    (RESULTS / f"faults-{date.today()}.md").write_text(table(rows), encoding="utf-8")
+
+
+def table(rows: Iterable[tuple[str, str, dict[str, int]]]) -> str:
+    """Markdown, one line for each fault and what it was done to."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for fault, on, outcomes in rows:
+        found.setdefault((fault, on), Counter()).update(outcomes)
+    lines = [
+        f"# Faults, {date.today()}",
+        "",
+        f"Written by `make test-full` on {platform.system()} {platform.machine()}, Python "
+        f"{platform.python_version()}. Each was done to the real command, so many times.",
+        "",
+        "| What was done | To | Tries | What came of it |",
+        "| --- | --- | ---: | --- |",
+    ]
+    for (fault, on), outcomes in sorted(found.items()):
+        what = ", ".join(
+            outcome if len(outcomes) == 1 else f"{outcome} ({count:,})"
+            for outcome, count in sorted(outcomes.items())
+        )
+        lines.append(f"| {fault} | {on} | {outcomes.total():,} | {what} |")
+    return "\n".join(lines) + "\n"
