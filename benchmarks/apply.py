@@ -185,7 +185,8 @@ def line(row: Row) -> str:
 
 def machine() -> str:
     """Processor, cores and file system."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
     models = [each.partition(":")[2].strip() for each in lines if each.startswith("model name")]
     return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
 

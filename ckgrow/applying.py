@@ -158,7 +158,8 @@ class _Student:
         header = made_header(made)
         metadata = dict(contents.metadata)
         # Stands for the student's hash until that is known: found nowhere else in the file.
-        unhashed = blake3(repr((sorted(made), metadata, self.identity)).encode()).hexdigest()
+        known = (sorted(made), metadata, self.identity.to_json())
+        unhashed = blake3(repr(known).encode()).hexdigest()
         metadata[PROVENANCE_KEY] = replace(self.identity, student=unhashed).to_json()
         content = Content(
             header,

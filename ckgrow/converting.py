@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from ckgrow.checkpoint import ContainerReader, ContainerWriter, Content, Reader, Sink
 from ckgrow.errors import CheckpointError, CkgrowError, FileError
-from ckgrow.execute import Read, content_hash, execute, hash_tensors
+from ckgrow.execute import content_hash, execute, hash_tensors
 from ckgrow.files import open_checkpoint
 from ckgrow.graph import Graph
 from ckgrow.header import Header
 from ckgrow.loading import Opened, Wish, recognised
+from ckgrow.measuring import Read
 from ckgrow.names import shown_path
 from ckgrow.outputs import Output
 from ckgrow.recipes import Recipe, Stored

@@ -17,7 +17,7 @@ from ckgrow.errors import CheckpointError, CkgrowError, SpecError
 from ckgrow.files import open_checkpoint
 from ckgrow.header import Header, common_prefix
 from ckgrow.memory import MemoryReader
-from ckgrow.names import shown_path
+from ckgrow.names import shown, shown_path
 from ckgrow.places import Place, is_remote, local
 from ckgrow.provenance import UNPLACED, Provenance, most_recorded
 from ckgrow.recognition import build, recognise
@@ -156,7 +156,7 @@ def twin(loaded: Loaded, name: str, wish: Wish) -> Loaded:
     """Another state dict of the same container, with its network; the file stays ``loaded``'s."""
     if not isinstance(loaded.reader, ContainerReader):
         raise TypeError(f"{loaded.label} is no container")
-    label = f"{name} of {loaded.label}"
+    label = f"{shown(name)} of {loaded.label}"
     return recognised(_opened(label, loaded.path, loaded.reader.twin(name)), wish)
 
 

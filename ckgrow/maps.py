@@ -140,21 +140,23 @@ class ChannelMap:
 
     def runs(self) -> list[Run]:
         """Run-length code: ("copy" | "fresh" | "zero", first, count), first rising by one."""
-        found: list[Run] = []
-        for source in self.sources.tolist():
+        sources = self.sources
+        if not len(sources):
+            return []
+        # within a run copies rise by one, fresh units too (whose codes fall), and zeros stay
+        kinds = np.sign(sources - ZERO)
+        goes_on = (np.diff(sources) == kinds[1:]) & (np.diff(kinds) == 0)
+        starts = np.r_[0, np.flatnonzero(~goes_on) + 1]
+        counts = np.diff(np.r_[starts, len(sources)])
+        runs: list[Run] = []
+        for source, count in zip(sources[starts].tolist(), counts.tolist(), strict=True):
             if source >= 0:
-                kind, first = "copy", source
+                runs.append(("copy", source, count))
             elif source == ZERO:
-                kind, first = "zero", 0
+                runs.append(("zero", 0, count))
             else:
-                kind, first = "fresh", _FIRST_FRESH - source
-            if found and found[-1][0] == kind:
-                last_kind, last, count = found[-1]
-                if kind == "zero" or last + count == first:
-                    found[-1] = (last_kind, last, count + 1)
-                    continue
-            found.append((kind, first, 1))
-        return found
+                runs.append(("fresh", _FIRST_FRESH - source, count))
+        return runs
 
     @staticmethod
     def from_runs(width: int, runs: Iterable[Sequence[str | int]]) -> ChannelMap:

@@ -7,13 +7,13 @@ student's own hash stands in it with a fixed length and is filled in after writi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckgrow.architecture import Assumption
 from ckgrow.drafts.draft import Origin
-from ckgrow.errors import CheckpointError
+from ckgrow.errors import CheckpointError, GraphError
 from ckgrow.graph import Constant, Graph, Node
 from ckgrow.header import last_place
 from ckgrow.maps import ChannelMap
@@ -28,7 +28,10 @@ UNPLACED = ""
 UNHASHED = "the-hash-of-this-student".ljust(64, "-")
 """Stands for the student's own hash until its bytes are known; as long as one in hexadecimal."""
 
-_DAMAGES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+_DAMAGES = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
+    GraphError,
+)
 """What a record raises that is not as it was written."""
 
 
@@ -108,11 +111,11 @@ class Provenance:
             return Provenance(
                 version=str(document["version"]),
                 architecture=str(document["architecture"]),
-                options=dict(document["options"]),
-                assumptions=tuple(Assumption(**each) for each in document["assumptions"]),
-                spec=dict(document["spec"]),
+                options=_mapping(document["options"]),
+                assumptions=tuple(map(_assumption, document["assumptions"])),
+                spec=_mapping(document["spec"]),
                 teacher=str(document["teacher"]),
-                teacher_options=dict(document["teacher_options"]),
+                teacher_options=_mapping(document["teacher_options"]),
                 origins=_origins(document["maps"], document["layers"]),
                 interface={
                     name: ChannelMap.from_runs(int(width), runs)
@@ -128,7 +131,7 @@ class Provenance:
                 preserves=str(document["preserves"]),
                 defects={name: float(each) for name, each in document["defects"].items()},
                 graph=None if document["graph"] is None else graph_from(document["graph"]),
-                calibration=dict(document["calibration"]),
+                calibration=_mapping(document["calibration"]),
                 student=str(document["student"]),
             )
         except _DAMAGES as damage:
@@ -189,7 +192,8 @@ def graph_from(document: Mapping[str, Any]) -> Graph:
     """The inverse of :func:`graph_document`."""
     nodes = tuple(
         Node(
-            *_texts([op, name]),
+            _text(op),
+            _text(name),
             _texts(inputs),
             _texts(outputs),
             {k: _tuple(v) for k, v in attributes.items()},
@@ -204,11 +208,27 @@ def graph_from(document: Mapping[str, Any]) -> Graph:
     return Graph(inputs, _texts(document["outputs"]), nodes, constants).check()
 
 
-def _texts(given: list[Any]) -> tuple[str, ...]:
-    """A list from a file as names, which everything else then relies on; TypeError otherwise."""
-    if not all(isinstance(each, str) for each in given):
+def _assumption(given: Mapping[str, Any]) -> Assumption:
+    _texts(given.values())
+    return Assumption(**given)
+
+
+def _texts(given: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(map(_text, given))
+
+
+def _text(given: Any) -> str:
+    """A name from a file, as everything else then takes it for one; TypeError otherwise."""
+    if not isinstance(given, str):
         raise TypeError("a name is no text")
-    return tuple(given)
+    return given
+
+
+def _mapping(given: Any) -> dict[str, Any]:
+    """A JSON object as it is; TypeError for the list of pairs that ``dict`` takes as well."""
+    if not isinstance(given, dict):
+        raise TypeError("no object")
+    return given
 
 
 def _tuple(value: Any) -> Any:

@@ -98,7 +98,7 @@ class PartFile:
         return RegularFile(self.target, place=self.shown) if self.taken else None
 
     def outdate(self, name: str) -> None:
-        """Is taken away once the new main file bears its name."""
+        """Is taken away before the new main file gets its name."""
         self._outdated.add(name)
 
     def opened(self) -> File:
@@ -111,7 +111,7 @@ class PartFile:
         The main file's name is free while its companions get theirs.
         """
         try:
-            if self._companions:
+            if self._companions or self._outdated:
                 self._publish_companions()
             if self._force:
                 os.replace(self.path, self.target)
@@ -121,9 +121,8 @@ class PartFile:
             raise FileError(f"{self.shown} exists by now; add --force to replace it") from None
         except OSError as failure:
             raise self._unwritable(failure) from None
-        for name in self._outdated - self._companions.keys():
-            with contextlib.suppress(OSError):  # what was to be written is there
-                self.target.with_name(name).unlink()
+        with contextlib.suppress(OSError):  # what was to be written is there
+            self._journal.unlink(missing_ok=True)
         _flush(self.target.parent)
 
     def keep_failed(self) -> Path:
@@ -157,19 +156,25 @@ class PartFile:
     def _publish_companions(self) -> None:
         for name in (self.name, *self._companions):
             self._require_free(name)
-        self._journal.write_text(json.dumps([*self._companions]), encoding="ascii")
+        names = dict.fromkeys((*self._outdated, *self._companions), self.taken)
+        self._journal.write_text(json.dumps(names), encoding="ascii")
         self.target.unlink(missing_ok=True)
         for name, path in self._companions.items():
             os.replace(path, self.target.with_name(name))
+        for name in self._outdated - self._companions.keys():
+            self.target.with_name(name).unlink(missing_ok=True)
 
     def _withdraw_companions(self) -> None:
-        """Takes away the names that companions got without the main file getting its own."""
+        """Takes away the names that companions got without the main file getting its own.
+
+        What is left of an old checkpoint whose main file is gone by now goes with them.
+        """
         try:
             names = json.loads(self._journal.read_text(encoding="ascii"))
         except (OSError, ValueError):  # nothing was being published, or it had not begun
-            names = []
-        for name in [] if self.taken else names:
-            if not os.path.lexists(self._part_of(name)):
+            names = {}
+        for name, is_left_over in () if self.taken else names.items():
+            if is_left_over or not os.path.lexists(self._part_of(name)):
                 self.target.with_name(name).unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
 

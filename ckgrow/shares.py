@@ -14,7 +14,6 @@ large, or w subnormal, shares are counted in units of ulp(w) instead (:func:`spl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -67,7 +66,8 @@ def divide_evenly(weights: np.ndarray, count: int, dtype: str) -> list[np.ndarra
         exact = _widened(share, dtype) * np.asarray(count, wide.dtype) == wide
     if exact.all():
         return [share] * count
-    return _replaced([share.copy() for _ in range(count)], ~exact, weights, [fraction] * (count - 1), dtype)
+    shares = [share.copy() for _ in range(count)]
+    return _replaced(shares, ~exact, weights, [fraction] * (count - 1), dtype)
 
 
 def split_exactly(

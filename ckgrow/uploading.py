@@ -82,8 +82,8 @@ class UploadedPart:
                 store().put(self.path.with_name(name), url, replace=self._force)
                 there.append(url)
         except BaseException:
-            for url in there:
-                with contextlib.suppress(FileError):
+            with contextlib.suppress(FileError):  # if one stays, so would the others
+                for url in there:
                     store().remove(url)
             raise
         for name in self._outdated:

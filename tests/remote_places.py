@@ -49,6 +49,10 @@ class Bucket:
     def faults(self, **faults: Any) -> list[Request]:
         return self.server.control(**faults)
 
+    def left(self) -> list[str]:
+        """What ckgrow has among the temporary files; other libraries may have some too."""
+        return [each.name for each in self.temporary.glob("ckgrow*")]
+
     def environment(self, **more: str) -> dict[str, str]:
         return {**self.server.environment, "TMPDIR": str(self.folder / "temporary"), **more}
 

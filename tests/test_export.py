@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
 from pathlib import Path
 
@@ -12,14 +12,14 @@ import pytest
 import torch
 from commands import WIDEN, ckgrow, document, listing, process, python, tensors, written
 from commands import saved as saved_safetensors
-from onnx_models import arrays_in, exported
+from onnx_models import arrays_in, exported, model_of, raw
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 from shipped import SPECS, TEACHERS, training
 from student_oracles import images, outputs_of
 
 import ckgrow as package
-from ckgrow.files import open_checkpoint
+from ckgrow.registry import formats
 
 RESNET = ("--option", "input=[1,8,8]")
 
@@ -126,31 +126,35 @@ def test_stored_bfloat16_is_pointed_to(teacher, tmp_path):
     assert close(run_elsewhere(teacher.with_name("half.onnx"), x, tmp_path), expected)
 
 
-SOURCES = {
-    "npz": ("t.npz", ["t.npz"]),
-    "torch": ("t.pt", ["t.pt"]),
-    "onnx": ("t.onnx", ["t.onnx"]),
-    "in parts": ("t.safetensors.index.json", None),
-}
-
-
-@pytest.mark.parametrize("kind", SOURCES)
-def test_weights_in_other_formats(mlp, tmp_path, kind):
+@pytest.mark.parametrize("name", ["t.npz", "t.onnx"])
+def test_weights_in_other_formats(mlp, name):
     """Wherever the bytes of a tensor stand as they are."""
-    name, files = SOURCES[kind]
-    source = mlp.with_name(name)
-    parts = ("--shard-size", "100") if files is None else ()
-    assert ckgrow("convert", mlp, source, *parts).exit_code == 0
-    model = mlp.with_name("m.onnx")
-    done = ckgrow("export", source, "-o", model, "--json", "--option", "activation=relu")
-    if done.exit_code:
-        assert "as it is in memory" in done.stderr
-        assert not model.exists()
-        assert open_checkpoint(source).span("0.weight") is None
-        return
-    made = json.loads(done.stdout)
-    shards = sorted(each.name for each in tmp_path.glob("t-*.safetensors"))
-    assert made["files"] == (shards if files is None else files)
+    source, model = mlp.with_name(name), mlp.with_name("m.onnx")
+    assert ckgrow("convert", mlp, source).exit_code == 0
+    mlp.unlink()
+    assert document("export", source, "-o", model)["files"] == [name]
+    for tensor, array in arrays_in(model).items():
+        assert array.tobytes() == tensors()[tensor].tobytes()
+
+
+def test_weights_in_parts(mlp):
+    source, model = mlp.with_name("t.safetensors.index.json"), mlp.with_name("m.onnx")
+    assert ckgrow("convert", mlp, source, "--shard-size", "100").exit_code == 0
+    mlp.unlink()
+    shards = sorted(each.name for each in mlp.parent.glob("t-*.safetensors"))
+    assert len(shards) > 1
+    assert document("export", source, "-o", model)["files"] == shards
+    for tensor, array in arrays_in(model).items():
+        assert array.tobytes() == tensors()[tensor].tobytes()
+
+
+def test_weights_that_are_compressed(mlp):
+    source, model = mlp.with_name("t.npz"), mlp.with_name("m.onnx")
+    np.savez_compressed(source, **tensors())
+    said = refused(source, "-o", model, code=4)
+    assert "as it is in memory" in said
+    assert "--embed" in said
+    assert document("export", source, "-o", model, "--embed")["files"] == []
     for tensor, array in arrays_in(model).items():
         assert array.tobytes() == tensors()[tensor].tobytes()
 
@@ -224,6 +228,31 @@ def test_an_existing_file_stays_unless_forced(mlp, tmp_path):
     assert ckgrow("export", mlp, "-o", model, "--force").exit_code == 0
     assert arrays_in(model).keys() == tensors().keys()
     assert "is the teacher itself" in refused(model, "-o", model, "--force", code=4)
+
+
+def test_numbers_beside_a_model_go_with_it(mlp, tmp_path, monkeypatch):
+    """Those of an earlier model of ckgrow's, and nothing of others."""
+    model, data = tmp_path / "m.onnx", tmp_path / "m.onnx.data"
+    with monkeypatch.context() as small:
+        writing = f"{type(formats()['onnx']).__module__.rpartition('.')[0]}._onnx_writer"
+        small.setattr(importlib.import_module(writing), "EMBEDDED", 16)
+        assert document("export", mlp, "-o", model, "--embed")["files"] == ["m.onnx.data"]
+        assert arrays_in(model).keys() == tensors().keys()
+        assert "exists; add --force" in refused(mlp, "-o", model, "--embed", code=4)
+        assert document("export", mlp, "-o", model, "--embed", "--force")["files"] == [data.name]
+        assert arrays_in(model).keys() == tensors().keys()
+    assert ckgrow("export", mlp, "-o", model, "--force").exit_code == 0
+    assert not data.exists()
+    onnx.save_model(
+        model_of(raw("theirs", np.ones(3))),
+        model,
+        save_as_external_data=True,
+        location=data.name,
+        size_threshold=0,
+    )
+    assert ckgrow("export", mlp, "-o", model, "--embed", "--force").exit_code == 0
+    assert data.read_bytes() == np.ones(3).tobytes()
+    assert sorted(os.listdir(tmp_path)) == ["m.onnx", "m.onnx.data", "mlp.safetensors"]
 
 
 def test_a_model_that_moved_away_from_its_weights(mlp, tmp_path):

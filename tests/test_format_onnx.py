@@ -15,7 +15,7 @@ import pytest
 import torch
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
-from onnx_models import arrays_in, exported, external, model_of, saved, whole
+from onnx_models import arrays_in, exported, external, model_of, raw, saved, typed, whole
 from written_files import opened
 
 from ckgrow.errors import CheckpointError, SpecError
@@ -53,16 +53,6 @@ def array_of(dtype):
     return np.array(DTYPES[dtype], scalar or getattr(ml_dtypes, dtype))
 
 
-def raw(name, array):
-    return numpy_helper.from_array(np.asarray(array), name)
-
-
-def typed(name, array):
-    """With the numbers in the field of their type, not as bytes."""
-    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-    return helper.make_tensor(name, kind, array.shape, array.ravel().tolist())
-
-
 def refusal(path):
     """What is said of a file; nothing stays open."""
     before = len(os.listdir("/proc/self/fd"))
@@ -87,8 +77,8 @@ def test_every_dtype(tmp_path, stored, dtype):
 
 def test_float8_of_powers_alone(tmp_path):
     bits = np.array([0, 127, 254], np.uint8)
-    tensor = TensorProto(name="a", dims=[3], data_type=24, raw_data=bits.tobytes())
-    reader = opened(FORMAT, saved(tmp_path / "a.onnx", tensor))
+    powers = raw("a", bits.view(ml_dtypes.float8_e8m0fnu))
+    reader = opened(FORMAT, saved(tmp_path / "a.onnx", powers))
     assert whole(reader, "a").dtype == ml_dtypes.float8_e8m0fnu
     assert whole(reader, "a").tobytes() == bits.tobytes()
 
@@ -124,6 +114,31 @@ def test_packed_numbers_by_rows(tmp_path):
     assert reader.read("a", 5, 5).shape == (0, 300)
     with pytest.raises(ValueError, match="rows"):
         reader.read("a", 0, 301)
+
+
+def test_packed_numbers_at_the_seams_of_pieces(tmp_path):
+    """Where a number ends with a piece, where it goes on into the next, and around there."""
+    random = np.random.default_rng(1)
+    array = random.integers(0, 2**63 - 1, 60_000) >> random.integers(0, 63, 60_000)
+    ends = np.cumsum([max(1, -(-int(each).bit_length() // 7)) for each in array])
+    reader = opened(FORMAT, saved(tmp_path / "a.onnx", typed("a", array)))
+    seams = np.searchsorted(ends, np.arange(1 << 16, ends[-1], 1 << 16))
+    assert len(seams) > 2
+    for seam in seams:
+        for start in range(seam - 2, seam + 4):
+            for stop in (start + 1, start + 3):
+                assert reader.read("a", start, stop).tolist() == array[start:stop].tolist()
+
+
+def test_rows_of_plain_numbers(tmp_path):
+    array = np.arange(60.0).reshape(5, 4, 3)
+    (tmp_path / "w.bin").write_bytes(b"before" + array.tobytes())
+    beside = external("b", array, location="w.bin", offset=6)
+    reader = opened(FORMAT, saved(tmp_path / "m.onnx", raw("a", array), beside))
+    for name in "ab":
+        for start in range(6):
+            for stop in range(start, 6):
+                assert reader.read(name, start, stop).tolist() == array[start:stop].tolist()
 
 
 @pytest.mark.parametrize("numbers", [[1], [1, 2, 3]])

@@ -127,7 +127,9 @@ def test_every_dtype_comes_back(tmp_path):
 @pytest.mark.usefixtures("no_embedding")
 def test_tensors_beside_the_model(tmp_path):
     large = {"x": np.ones(1, "f4"), "large": np.arange(600_000.0), "y": np.ones(5, np.int8)}
+    before = len(os.listdir("/proc/self/fd"))
     write(FORMAT, tmp_path / "a.onnx", {**EVERY, **large})
+    assert len(os.listdir("/proc/self/fd")) == before
     assert sorted(os.listdir(tmp_path)) == ["a.onnx", "a.onnx.data"]
     onnx.checker.check_model(str(tmp_path / "a.onnx"), full_check=True)
     same_in_the_library(tmp_path / "a.onnx", {**EVERY, **large})

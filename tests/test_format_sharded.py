@@ -415,6 +415,7 @@ def test_old_shards_go_with_their_index(folder):
     for name in ("a-notes.safetensors", "b-00001-of-00004.safetensors"):
         saved(folder / name, tensors())  # named by no index of ours
     kept = set(listing(folder)) - old
+    saved(folder / "teacher.safetensors", tensors(seed=3))
     done = applied("-o", "a.safetensors", "--shard-size", "1GB", "--force")
     assert done.exit_code == 0, done.output
     assert set(listing(folder)) == kept | {"a-00001-of-00001.safetensors"}
@@ -428,6 +429,7 @@ def test_an_old_index_cannot_name_others_for_removal(folder):
     document = json.loads((folder / index).read_text())
     document["weight_map"]["more"] = "precious.safetensors"
     (folder / index).write_text(json.dumps(document))
+    saved(folder / "teacher.safetensors", tensors(seed=3))
     assert applied("-o", "a.safetensors", "--shard-size", "1GB", "--force").exit_code == 0
     assert (folder / "precious.safetensors").exists()
 

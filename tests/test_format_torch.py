@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -327,6 +328,31 @@ def test_pickled_code_does_not_run(function, tmp_path):
     message = refusal(forge(tmp_path / "a.pt", {"w": Rebuilt(function, code)}))
     assert "runs code" in message
     assert not ran.exists()
+
+
+class Shadowed:
+    """Is pickled as an OrderedDict with an attribute in the place of a method."""
+
+    def __init__(self, attribute: str) -> None:
+        self.attribute = attribute
+
+    def __reduce__(self) -> Any:
+        entries = iter(one(1).items())
+        return collections.OrderedDict, (), {self.attribute: 5}, None, entries
+
+
+@pytest.mark.parametrize("attribute", ["items", "get", "keys", "values"])
+@pytest.mark.parametrize("place", ["outside", "inside", "beside"])
+def test_dictionaries_whose_methods_are_something_else(attribute, place, tmp_path):
+    """``weights_only`` lets a pickle set attributes of an OrderedDict, its methods among them."""
+    value: Any = {"model": Shadowed(attribute)} if place == "inside" else Shadowed(attribute)
+    if place == "beside":
+        value = {"model": one(1), "model_ema": Shadowed(attribute), "other": [Shadowed(attribute)]}
+    path = save(value, tmp_path / "a.pt")
+    with contextlib.suppress(CheckpointError):
+        opened(FORMAT, path).close()
+        if attribute == "items":
+            pytest.fail("its entries were read")
 
 
 def test_the_environment_cannot_switch_it_off(tmp_path, monkeypatch):

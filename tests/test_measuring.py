@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ckgrow.errors import CheckpointError
-from ckgrow.execute import Measuring
+from ckgrow.measuring import Measuring
 from ckgrow.header import TensorSpec
 from ckgrow.recipes import Recipe, Statistic
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import remote_places
 import safetensors.numpy
-from commands import WIDEN, ckgrow, document, listing, process, python, saved, written
+from commands import WIDEN, ckgrow, document, process, python, saved, written
 from remote_places import BUCKET
 from safetensors import safe_open
 
@@ -67,7 +67,7 @@ def test_apply_from_s3_to_s3(bucket):
     assert data == local_student(bucket)
     assert safetensors.numpy.load(data)["0.weight"].shape == (12, 4)
     assert bucket.unfinished() == []
-    assert listing(bucket.temporary) == {}
+    assert bucket.left() == []
 
 
 def test_apply_from_s3_to_here_and_back(bucket):
@@ -108,7 +108,7 @@ def test_up_to_date_exists_and_force(bucket):
 
     assert document(*run, "--force")["status"] == "written"
     assert bucket.get("student.safetensors") == local_student(bucket)
-    assert listing(bucket.temporary) == {}
+    assert bucket.left() == []
 
 
 def test_planning_reads_the_header_only(bucket):
@@ -148,7 +148,7 @@ def test_reading_streams_by_range(bucket):
     expected = bucket.folder / "expected.safetensors"
     ckgrow("apply", teacher, bucket.spec, "--no-verify", "-o", expected)
     assert student.read_bytes() == expected.read_bytes()
-    assert listing(bucket.temporary) == {}
+    assert bucket.left() == []
 
 
 def test_large_students_are_sent_in_parts(bucket):

@@ -80,7 +80,7 @@ def test_server_that_sends_whole_files_only(tmp_path, site, spec):
     assert message == (
         f"{url} cannot be read: the server does not send parts of files; fetch it and name the copy"
     )
-    assert site.sent < 1.2 * len(site.files["/large.safetensors"])
+    assert [method for method, _, _ in site.requests].count("GET") <= 4  # one for each thread
     assert not (tmp_path / "student.safetensors").exists()
 
 

@@ -14,6 +14,7 @@ from method_matrix import WIDEN
 from safetensors.numpy import load_file
 from student_oracles import deviation, grown, images, on_meta, outputs_of, random_state
 
+from ckgrow import load_into
 from ckgrow.errors import SpecError
 from ckgrow.header import TensorSpec
 from ckgrow.loading import Wish, load
@@ -191,6 +192,15 @@ def test_through_torch_files(files):
     again = loaded(files / "b.pt")
     assert again["2.weight"].data_ptr() == again["4.weight"].data_ptr()
     assert all(same({"a": again[name], "b": student[name]}, "a", "b") for name in student)
+
+
+def test_a_module_that_ties_them_takes_the_student(files):
+    document("apply", files / "t.pt", files / "s.yaml", "-o", files / "a.pt")
+    module = mlp(32)
+    module[4].weight = module[2].weight
+    load_into(module, files / "a.pt")
+    assert module[4].weight is module[2].weight
+    assert module[2].weight.shape == (64, 64)
 
 
 def test_through_safetensors(files):

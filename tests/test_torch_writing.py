@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -284,9 +285,11 @@ def test_what_is_nested_too_deeply(tmp_path):
     container = reader.contents.container
     container.entries["deep"].append(nested(200_000))  # as a pickle written by hand can hold
     assert tuple(container.ungrown(["state_dict"])) == ()
+    container.entries["deep"][0].append(torch.ones(1))
+    assert tuple(container.ungrown(["state_dict"])) == ("deep",)
     writer = created(FORMAT, tmp_path / "b.pt", reader.header, container=container)
     copied(reader, writer)
-    with pytest.raises(CheckpointError, match=r"nested too deeply.*--drop"):
+    with pytest.raises(CheckpointError, match=r"cannot be saved again \(RecursionError\).*--drop"):
         writer.finish({})
     writer.abandon()
 
@@ -303,6 +306,40 @@ def test_entries_of_a_state_dict_that_are_no_tensors(tmp_path):
         found = found if name == "bare" else found["model"]
         assert list(found) == ["weight", "bias", "_extra_state"]
         assert found["_extra_state"] == {"scale": 1.5}
+
+
+def test_an_entry_of_our_name_that_is_no_record(tmp_path):
+    torch.save({"model": state_dict(), "ckgrow": state_dict()}, tmp_path / "a.pt")
+    contents = opened(FORMAT, tmp_path / "a.pt").contents
+    assert contents.metadata == {}
+    assert contents.ungrown == ("ckgrow",)
+    assert list(resaved(tmp_path / "a.pt", tmp_path / "b.pt")) == ["model", "ckgrow"]
+
+
+def test_names_of_other_kinds(tmp_path):
+    """State dicts by number, as an optimizer's state is, and names that are no texts."""
+    odd = {"numbers": dict(enumerate(state_dict().values()))}
+    odd["surrogates"] = {name + "\ud800": each for name, each in state_dict().items()}
+    torch.save({"model": state_dict(), **odd, 3: state_dict()}, tmp_path / "a.pt")
+    contents = opened(FORMAT, tmp_path / "a.pt").contents
+    assert contents.twins == ()
+    assert contents.ungrown == (*odd, "3")
+
+
+def test_a_thousand_names_for_a_thousand_tensors(tmp_path):
+    """Small files stand for much where everything is named again and again."""
+    weights = {f"{number}.bias": torch.ones(1) for number in range(300)}
+    wide = [[number] for number in range(3000)]
+    value: dict[str, Any] = {"model": weights, "wide": wide, "found": [torch.ones(1), wide]}
+    value |= {f"again {number}": [wide] for number in range(3000)}
+    value |= {f"twin {number}": weights for number in range(3000)}
+    torch.save(value, tmp_path / "a.pt")
+    started = time.monotonic()
+    contents = opened(FORMAT, tmp_path / "a.pt").contents
+    assert time.monotonic() - started < 20
+    assert len(contents.twins) < 100
+    assert "found" in contents.ungrown
+    assert "again 2999" not in contents.ungrown
 
 
 def test_other_weights_than_the_usual(tmp_path):

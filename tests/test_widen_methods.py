@@ -12,7 +12,7 @@ from test_methods import STATED, mlp, option_a
 from torch import nn
 
 from ckgrow.errors import SpecError
-from ckgrow.execute import Measuring
+from ckgrow.measuring import Measuring
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
 from ckgrow.memory import MemoryReader

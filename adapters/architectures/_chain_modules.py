@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from ckgrow.header import Header
+from ckgrow.header import Header, TensorSpec
 from ckgrow.names import shown
 
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
@@ -102,6 +102,7 @@ def _layer(found: Modules, header: Header, name: str, shape: tuple[int, ...]) ->
     if bias is None:
         return
     found.explained.add(f"{name}.bias")
+    _require_number(found, f"{name}.bias", bias)
     if bias.shape != shape[:1]:
         found.problems.append(
             f"{shown(f'{name}.bias')} has shape {list(bias.shape)}, but "
@@ -122,6 +123,7 @@ def _norm(found: Modules, header: Header, name: str, channels: int) -> None:
             found.missing.append(key)
             continue
         found.explained.add(key)
+        _require_number(found, key, header[key])
         if header.shape(key) != (channels,):
             found.problems.append(
                 f"{shown(key)} has shape {list(header.shape(key))} for {channels} channels"
@@ -129,3 +131,8 @@ def _norm(found: Modules, header: Header, name: str, channels: int) -> None:
     if f"{name}.{COUNTER}" in header:
         found.explained.add(f"{name}.{COUNTER}")
         found.passthrough.append(f"{name}.{COUNTER}")
+
+
+def _require_number(found: Modules, key: str, spec: TensorSpec) -> None:
+    if not spec.is_number:
+        found.problems.append(f"{shown(key)} is {spec.dtype}, not a floating point tensor")

@@ -24,11 +24,15 @@ WRITER = "ckgrow"
 
 @dataclass(frozen=True)
 class Model:
-    """Initialisers and metadata by name; ``constants`` are initialisers that are no weights."""
+    """Initialisers and metadata by name; ``constants`` are initialisers that are no weights.
+
+    ``ours`` says whether ckgrow wrote it.
+    """
 
     tensors: Mapping[str, Initialiser]
     metadata: Mapping[str, str]
     constants: tuple[str, ...]
+    ours: bool
 
 
 def parse(file: File) -> Model:
@@ -53,9 +57,10 @@ def parse(file: File) -> Model:
     if graph is None:
         raise wire.damaged(file.size, "it has no graph")
     tensors, read = _graph(wire, graph)
-    constants = () if producer == WRITER else _constants(tensors, read)
+    ours = producer == WRITER
+    constants = () if ours else _constants(tensors, read)
     kept = {name: each for name, each in tensors.items() if name not in constants}
-    return Model(kept, metadata, constants)
+    return Model(kept, metadata, constants, ours)
 
 
 def _graph(wire: Wire, graph: Field) -> tuple[dict[str, Initialiser], set[str]]:

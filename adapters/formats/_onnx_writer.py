@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 
 import numpy as np
 
 from ckgrow.checkpoint import Content, Target
+from ckgrow.errors import CheckpointError
 
 from ._onnx_layout import Layout, Place, beside, compose
+from ._onnx_parsing import parse
 from ._output_file import OutputFile
 from ._rows import packed
 
@@ -30,14 +33,14 @@ class OnnxWriter:
         places: dict[str, Place] = {}
         size = 0
         if self._missing > EMBEDDED:
-            places, size = beside(content, f"{target.name}.data")
+            places, size = beside(content, _data_name(target))
         self._layout = compose(content, places, target.name)
         self._offsets = {name: place.offset for name, place in places.items()}
         self._main = write_model(target, self._layout)
         self._data = self._main
         try:
             if places:
-                self._data = OutputFile(target.companion(f"{target.name}.data"), size)
+                self._data = OutputFile(target.companion(_data_name(target)), size)
             else:
                 self._offsets = dict(self._layout.offsets)
         except BaseException:
@@ -78,7 +81,12 @@ class OnnxWriter:
 
 
 def write_model(target: Target, layout: Layout) -> OutputFile:
-    """The main file with everything in it but the numbers of tensors."""
+    """The main file with everything in it but the numbers of tensors.
+
+    The file of numbers that an earlier model of ours has beside it goes with that model.
+    """
+    if _has_numbers_beside(target):
+        target.outdate(_data_name(target))
     file = OutputFile(target.path, layout.size)
     try:
         for offset, piece in layout.pieces.items():
@@ -87,3 +95,20 @@ def write_model(target: Target, layout: Layout) -> OutputFile:
         file.abandon()
         raise
     return file
+
+
+def _data_name(target: Target) -> str:
+    return f"{target.name}.data"
+
+
+def _has_numbers_beside(target: Target) -> bool:
+    earlier = target.replaced()
+    if earlier is None:
+        return False
+    with closing(earlier):
+        try:
+            model = parse(earlier)
+        except CheckpointError:  # it is no model
+            return False
+    locations = {each.location for each in model.tensors.values()}
+    return model.ours and _data_name(target) in locations

@@ -17,12 +17,13 @@ from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, common_prefix
 
 from ._torch_ties import Ties, joined, place_of, renamed, same_bits, ties_of
-from ._torch_weights import is_tensor, specs_of, tensors_in
+from ._torch_weights import is_tensor, require_names, specs_of, tensors_in
 
 if TYPE_CHECKING:
     import torch
 
 _OPTIMIZER = frozenset({"state", "param_groups"})
+_MOST_TWINS = 64  # each is grown in memory, and a few bytes are enough to name one again
 
 
 @dataclass(frozen=True)
@@ -59,31 +60,27 @@ class Container:
         """
         found: dict[str, Twin] = {}
         for name, value in self.entries.items():
-            if self.weights in (None, name) or not isinstance(name, str):
+            if self.weights in (None, name) or not isinstance(name, str) or name == PROVENANCE_KEY:
                 continue
-            if isinstance(value, Mapping) and (tensors := tensors_in(value)):
-                try:
-                    other = specs_of(tensors, capacity, place)
-                except CheckpointError:  # it is none that could grow
-                    continue
-                own = joined(ties_of(tensors), renamed(ties, header, other))
-                equal = all(same_bits(tensors[a], tensors[b]) for a, *rest in own for b in rest)
-                if equal and _bare_shapes(other) == _bare_shapes(header):
-                    found[name] = Twin(other, own)
+            if isinstance(value, Mapping) and len(found) < _MOST_TWINS:
+                twin = _twin(value, header, ties, capacity, place)
+                if twin is not None:
+                    found[name] = twin
         return found
 
     def ungrown(self, state_dicts: Iterable[str | None]) -> Iterator[str]:
-        """Names of entries with arrays that are not in one of ``state_dicts``."""
-        known = set(state_dicts)
+        """Names of entries that cannot be grown, beside ``state_dicts`` and in them."""
+        known = tuple(state_dicts)
+        beside: dict[str, Any] = {}
         if self.weights is not None:
-            for key, value in self.entries.items():
-                if key not in known and _holds_arrays(value):
-                    yield str(key)
+            beside = {str(key): each for key, each in self.entries.items() if key not in known}
         for name in known:
-            entries = self.state_dict(name)
-            for key, value in entries.items():
-                if not is_tensor(value) and _holds_arrays(value):
-                    yield entry_name(name, key)
+            entries = self.state_dict(name).items()
+            beside |= {entry_name(name, key): each for key, each in entries if not is_tensor(each)}
+        holding = _holding_arrays(beside.values())
+        for name, value in beside.items():
+            if id(value) in holding or (name == PROVENANCE_KEY and self.record is None):
+                yield name
 
     def same(self, name: str) -> bool:
         """Whether every tensor of the state dict ``name`` is one of the weights', not a copy."""
@@ -100,7 +97,7 @@ class Container:
 
         A container gets ``record``; a bare state dict has no place for it.
         """
-        left_out = {*drop, PROVENANCE_KEY}
+        left_out = {*drop} if self.record is None else {*drop, PROVENANCE_KEY}
         if self.weights is None:
             return _refilled(self.entries, None, state_dicts[None], left_out)
         made = type(self.entries)() if type(self.entries) is OrderedDict else {}
@@ -117,6 +114,25 @@ class Container:
 def entry_name(state_dict: str | None, key: object) -> str:
     """What an entry inside a state dict is called; that of a bare one by its key alone."""
     return str(key) if state_dict is None else f"{state_dict}.{key}"
+
+
+def _twin(
+    entries: Mapping[Any, Any], header: Header, ties: Ties, capacity: int, place: str
+) -> Twin | None:
+    """The state dict ``entries``, if its tensors are as in ``header`` and can be grown."""
+    tensors = tensors_in(entries)
+    if len(tensors) != len(header):
+        return None
+    try:
+        require_names(tensors, place)
+        other = specs_of(tensors, capacity, place)
+    except CheckpointError:
+        return None
+    if _bare_shapes(other) != _bare_shapes(header):
+        return None
+    own = joined(ties_of(tensors), renamed(ties, header, other))
+    equal = all(same_bits(tensors[first], tensors[name]) for first, *more in own for name in more)
+    return Twin(other, own) if equal else None
 
 
 def _refilled(
@@ -136,8 +152,8 @@ def _refilled(
         elif not is_tensor(value) and entry_name(name, key) not in left_out:
             made[key] = value
     made.update((key, tensor) for key, tensor in tensors.items() if key not in made)
-    if isinstance(old, OrderedDict):
-        vars(made).update(vars(old))
+    if isinstance(old, OrderedDict) and "_metadata" in vars(old):
+        vars(made)["_metadata"] = vars(old)["_metadata"]
     return made
 
 
@@ -146,25 +162,48 @@ def _bare_shapes(header: Header) -> dict[str, tuple[int, ...]]:
     return {name.removeprefix(prefix): spec.shape for name, spec in header.items()}
 
 
-def _holds_arrays(value: Any) -> bool:
-    """Whether floating-point tensors with an axis are in it, or the state of an optimizer.
+def _holding_arrays(values: Iterable[Any]) -> set[int]:
+    """Which of ``values``, by their id, hold what belongs to old shapes.
 
-    What comes out of a pickle may be nested deeply, and in itself.
+    What comes out of a pickle may be nested deeply, in itself, and in a thousand places: everything
+    is looked at once, and then traced back to what refers to it.
     """
-    seen: set[int] = set()
-    waiting = [value]
+    referring: dict[int, list[int]] = {}
+    known: set[int] = set()
+    found: list[int] = []
+    waiting = list(values)
     while waiting:
         each = waiting.pop()
-        if id(each) in seen:
+        if id(each) in known:
             continue
-        seen.add(id(each))
-        if is_tensor(each):
-            if each.is_floating_point() and each.ndim:
-                return True
-        elif isinstance(each, Mapping):
-            if each.keys() >= _OPTIMIZER:
-                return True
-            waiting.extend(each.values())
-        elif isinstance(each, list | tuple | set | frozenset):
-            waiting.extend(each)
-    return False
+        known.add(id(each))
+        if _is_array(each):
+            found.append(id(each))
+        for part in _parts(each):
+            referring.setdefault(id(part), []).append(id(each))
+            waiting.append(part)
+    holding: set[int] = set()
+    while found:
+        each = found.pop()
+        if each not in holding:
+            holding.add(each)
+            found.extend(referring.get(each, ()))
+    return holding
+
+
+def _is_array(value: Any) -> bool:
+    """Floating-point numbers along an axis, or an optimizer, even one that has no state yet."""
+    if isinstance(value, Mapping):
+        return value.keys() >= _OPTIMIZER
+    return is_tensor(value) and value.is_floating_point() and value.ndim > 0
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """What may hold tensors, or is one."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple | set | frozenset):
+        return
+    for each in value:
+        if isinstance(each, Mapping | list | tuple | set | frozenset) or is_tensor(each):
+            yield each

@@ -56,13 +56,11 @@ def choose(loaded: Any, weights: str | None, place: str) -> Chosen:
     if not tensors:
         where = place if name is None else f"the entry {shown(name)} of {place}"
         raise CheckpointError(f"{where} holds no tensors; {_alternatives(loaded)}")
-    for key in tensors:
-        _require_name(key, place)
-    others = (key for key in loaded if key not in (name, PROVENANCE_KEY))
-    beside = [] if name is None else [str(key) for key in others]
+    require_names(tensors, place)
+    own = {name, PROVENANCE_KEY} if isinstance(loaded.get(PROVENANCE_KEY), str) else {name}
+    beside = [] if name is None else [str(key) for key in loaded if key not in own]
     prefix = "" if name is None else f"{name}."
-    known = {*tensors, PROVENANCE_KEY}
-    inside = [f"{prefix}{key}" for key in entries if key not in known]
+    inside = [f"{prefix}{key}" for key in entries if key not in tensors]
     return Chosen(name, tensors, (*beside, *inside))
 
 
@@ -76,6 +74,22 @@ def is_tensor(value: Any) -> bool:
     import torch
 
     return isinstance(value, torch.Tensor)
+
+
+def require_names(tensors: Mapping[Any, torch.Tensor], place: str) -> None:
+    """CheckpointError unless tensors are called by valid texts."""
+    for name in tensors:
+        if not isinstance(name, str):
+            raise CheckpointError(
+                f"{place}: a tensor is called {shown(repr(name))}, a {type(name).__name__}; names "
+                "are strings, so rename it and save the file again"
+            )
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise CheckpointError(
+                f"{place}: the tensor name {shown(name)} is no valid Unicode; rename it"
+            ) from None
 
 
 def specs_of(tensors: Mapping[str, torch.Tensor], capacity: int, place: str) -> Header:
@@ -116,20 +130,6 @@ def _require_entry(loaded: Mapping[Any, Any], weights: str, place: str) -> None:
             f"the entry {shown(weights)} of {place} is a {kind}, not a state dict; "
             f"{_alternatives(loaded)}"
         )
-
-
-def _require_name(key: Any, place: str) -> None:
-    if not isinstance(key, str):
-        raise CheckpointError(
-            f"{place}: a tensor is called {shown(repr(key))}, a {type(key).__name__}; names are "
-            "strings, so rename it and save the file again"
-        )
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        raise CheckpointError(
-            f"{place}: the tensor name {shown(key)} is no valid Unicode; rename it"
-        ) from None
 
 
 def _alternatives(loaded: Mapping[Any, Any]) -> str:

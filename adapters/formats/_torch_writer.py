@@ -54,6 +54,10 @@ class StateDict:
                 made[name] = made[first]
         return made
 
+    def release(self) -> None:
+        """Gives the memory back."""
+        self._bytes = {}
+
     def _tensor(self, name: str) -> torch.Tensor:
         import torch
 
@@ -99,10 +103,18 @@ class TorchWriter(StateDict):
         self._file.finish()
         if self._container.weights is None:
             write_side_file(self._target, SideFile(metadata))
+        self.release()
 
     def abandon(self) -> None:
         """Closes without finishing, and gives the memory back."""
         self._file.abandon()
+        self.release()
+
+    def release(self) -> None:
+        """Gives the memory back, that of twins and of the teacher's entries as well."""
+        super().release()
+        self._twins = {}
+        self._container = Container({}, None)
 
 
 class _Stream:
@@ -134,15 +146,14 @@ def _save(value: Mapping[object, object], file: OutputFile) -> None:
     stream = _Stream(file)
     try:
         torch.save(value, stream)  # type: ignore[arg-type]  # it writes and flushes, no more
-    except RecursionError:
+    except Exception as failure:  # noqa: BLE001 - what was in a forged file can make it raise any
+        if stream.failure is not None:  # of which torch speaks in words of its own
+            raise stream.failure from None
         raise CheckpointError(
-            f"{file.place}: an entry of the teacher's file is nested too deeply to be saved again; "
-            "leave it out with --drop"
+            f"{file.place}: an entry of the teacher's file cannot be saved again "
+            f"({type(failure).__name__}): it is nested too deeply, or damaged; leave it out with "
+            "--drop"
         ) from None
-    except (RuntimeError, FileError):  # torch has words of its own for what a stream raises
-        if stream.failure is None:
-            raise
-        raise stream.failure from None
 
 
 def _sharing(

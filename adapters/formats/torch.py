@@ -7,13 +7,15 @@ or written, not before.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ckgrow.checkpoint import PROVENANCE_KEY, Content, Contents, File, Span, Target
+from ckgrow.errors import CheckpointError, CkgrowError
 from ckgrow.header import Header, numpy_dtype
 
 from ._rows import rows_shape
@@ -119,8 +121,9 @@ class Torch:
         """Loads the file; without ``weights`` the usual names of a state dict are looked for."""
         try:
             loaded, capacity = load(file)
-            chosen = choose(loaded, weights, file.place)
-            return TorchReader(file, Container(loaded, chosen.name), chosen, capacity)
+            with _forgeries_told(file.place):
+                chosen = choose(loaded, weights, file.place)
+                return TorchReader(file, Container(loaded, chosen.name), chosen, capacity)
         except BaseException:
             file.close()
             raise
@@ -132,6 +135,20 @@ class Torch:
         a side file then.
         """
         return TorchWriter(target, content)
+
+
+@contextmanager
+def _forgeries_told(place: str) -> Iterator[None]:
+    """A pickle can give a dictionary attributes in the place of its methods, and more."""
+    try:
+        yield
+    except CkgrowError:
+        raise
+    except Exception as failure:  # noqa: BLE001 - a forged file can make anything fail
+        raise CheckpointError(
+            f"{place}: its entries are not what torch.save writes ({type(failure).__name__}); it "
+            "is damaged or forged, fetch or save it again"
+        ) from None
 
 
 def _metadata(file: File, container: Container) -> Mapping[str, str]:

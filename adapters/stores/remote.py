@@ -32,6 +32,12 @@ _PART = 1 << 23
 
 _MOST_PARTS = 9_000
 
+_WRITE_LIMIT = 600.0
+"""Seconds that a request that writes may take, with everything tried anew."""
+
+_REMOVE_LIMIT = 15.0
+"""Seconds that clearing up may take: it also happens after an interrupt, which is not to hang."""
+
 
 class Remote:
     """The store adapter."""
@@ -118,27 +124,30 @@ class Remote:
     def remove(self, url: str) -> None:
         """Takes a file away; one that is not there is no error."""
         system, key = _system(url)
-        with contextlib.suppress(FileNotFoundError):
-            asked(system, shown_path(url), "removed", lambda: system.rm_file(key))
+        with told(shown_path(url), "removed"), contextlib.suppress(FileNotFoundError):
+            answered(partial(system.rm_file, key), limit=_REMOVE_LIMIT)
 
 
 def _upload(system: Any, source: Path, key: str, mode: str) -> None:
     """In parts, which become the file when the last one has arrived.
 
-    The time that a request may take is the library's own: some send all that they have at the end.
+    Where the library is not asynchronous it may collect them, and send all at the end: then only
+    its own time limits hold.
     """
+    limit = _WRITE_LIMIT if system.async_impl else None
     size = max(_PART, -(-source.stat().st_size // _MOST_PARTS))
-    stream = answered(lambda: system.open(key, mode, autocommit=False, block_size=size), limit=None)
+    begin = partial(system.open, key, mode, autocommit=False, block_size=size)
+    stream = answered(begin, limit=limit)
     try:
         with open(source, "rb") as file:
             while piece := file.read(size):
-                answered(partial(stream.write, piece), limit=None)
-        answered(stream.close, limit=None)
-        answered(stream.commit, limit=None)
+                answered(partial(stream.write, piece), limit=limit)
+        answered(stream.close, limit=limit)
+        answered(stream.commit, limit=limit)
     except BaseException:
         stream.closed = True  # else Python would close it some day, and so complete it
         with contextlib.suppress(Exception):
-            stream.discard()
+            answered(stream.discard, limit=_REMOVE_LIMIT)
         raise
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from joblib import Parallel, cpu_count, parallel_config, register_parallel_backend
 from joblib._dask import DaskDistributedBackend
 
-from ckgrow.batches.pools import Call
+from ckgrow.batches.pools import Call, kept_busy
 from ckgrow.batches.surroundings import deaf
 from ckgrow.errors import FileError, SpecError
 
@@ -64,8 +64,8 @@ class _Workers:
 
     deaths: tuple[type[BaseException], ...] = (KilledWorker,)
 
-    def __init__(self, size: int, client: Client) -> None:
-        self.size = size
+    def __init__(self, most: int, client: Client) -> None:
+        self.most = most
         self._client = client
 
     def run(self, calls: Iterable[Call], most: int) -> Iterator[Any]:
@@ -100,7 +100,9 @@ def dask_pool(jobs: int | None, address: str | None) -> Iterator[_Workers]:
             stack.enter_context(cluster)
         client = stack.enter_context(_client(cluster if address is None else address))
         stack.enter_context(parallel_config(_BACKEND, client=client))
-        yield _Workers(jobs or max(1, sum(client.ncores().values())), client)
+        # Of a cluster of others, which may have more workers than that, no more than was asked for.
+        most = jobs if jobs and address else kept_busy(sum(client.ncores().values()))
+        yield _Workers(most, client)
 
 
 def _client(where: LocalCluster | str) -> Client:

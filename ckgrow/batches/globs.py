@@ -34,7 +34,9 @@ def files_of(place: str, folder: str, what: str) -> tuple[str, ...]:
     elif os.path.exists(os.path.join(folder, place)):
         return (place,)
     else:
-        found = glob.glob(place, root_dir=folder, recursive=True)
+        matching = glob.glob(place, root_dir=folder, recursive=True)
+        # Python lets "missing/**" match "missing/", and a link that leads nowhere
+        found = [each for each in matching if os.path.exists(os.path.join(folder, each))]
     if not found:
         raise SpecError(
             f"{what} {quoted(place)} matches nothing; relative ones start at the manifest's folder"

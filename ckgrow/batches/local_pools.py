@@ -11,7 +11,7 @@ from typing import Any
 from joblib import Parallel, parallel_config
 from joblib.externals.loky import get_reusable_executor
 
-from ckgrow.batches.pools import Call
+from ckgrow.batches.pools import Call, kept_busy
 from ckgrow.batches.surroundings import deaf, environment
 
 _IDLE = 20
@@ -23,14 +23,15 @@ class _Processes:
 
     deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, workers: int) -> None:
+        self.most = kept_busy(workers)
+        self._workers = workers
 
     def run(self, calls: Iterable[Call], most: int) -> Iterator[Any]:
         """As in :class:`ckgrow.batches.pools.Pool`."""
         parallel = Parallel(
             # With one, joblib would run everything in this very process; then the second is idle.
-            n_jobs=max(2, self.size),
+            n_jobs=max(2, self._workers),
             return_as="generator_unordered",
             batch_size=1,
             pre_dispatch=most,
@@ -59,13 +60,13 @@ class _Threads:
 
     deaths: tuple[type[BaseException], ...] = ()
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, workers: int) -> None:
+        self.most = workers
 
     def run(self, calls: Iterable[Call], most: int) -> Iterator[Any]:
         """As in :class:`ckgrow.batches.pools.Pool`."""
         parallel = Parallel(
-            n_jobs=self.size, return_as="generator_unordered", batch_size=1, pre_dispatch=most
+            n_jobs=self.most, return_as="generator_unordered", batch_size=1, pre_dispatch=most
         )
         return parallel(calls)
 

@@ -96,17 +96,17 @@ def _json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
             number = 0
             while line := file.readline(LINE_BYTES + 1):
                 number += 1
+                where = f"{name}:{number}"
+                if len(line) > LINE_BYTES:
+                    raise SpecError(f"{where}: longer than {LINE_BYTES} bytes; one job per line")
                 if line.strip():
-                    yield f"{name}:{number}", _json(line, f"{name}:{number}")
+                    yield where, _json(line, where)
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or str(failure)
         raise FileError(f"{name} cannot be read: {reason}") from failure
 
 
 def _json(line: bytes, where: str) -> Any:
-    if len(line) > LINE_BYTES:
-        raise SpecError(f"{where}: the line is longer than {LINE_BYTES} bytes; shorten it")
-
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):

@@ -19,13 +19,13 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 @runtime_checkable
 class Pool(Protocol):
-    """Workers that are ready. ``size`` is how many there are.
+    """Workers that are ready. ``most`` is how many calls should be out at once.
 
     ``deaths`` are the exceptions that ``run`` raises when a worker died: all calls that were
     handed out and gave no result are lost then, and the next ``run`` begins with new workers.
     """
 
-    size: int
+    most: int
     deaths: tuple[type[BaseException], ...]
 
     def run(self, calls: Iterable[Call], most: int) -> Iterator[Any]:
@@ -39,6 +39,11 @@ class Pool(Protocol):
     def kill(self) -> None:
         """Ends the workers at once, from another thread than ``run``."""
         ...
+
+
+def kept_busy(workers: int) -> int:
+    """How many calls to hand out: one waits at each worker, unless they are to run one by one."""
+    return 2 * workers if workers > 1 else 1
 
 
 _HOMES = {

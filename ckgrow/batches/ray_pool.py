@@ -10,7 +10,7 @@ from typing import Any
 
 from joblib import Parallel, cpu_count, parallel_config, register_parallel_backend
 
-from ckgrow.batches.pools import Call
+from ckgrow.batches.pools import Call, kept_busy
 from ckgrow.batches.surroundings import deaf, environment
 from ckgrow.errors import FileError, SpecError
 
@@ -27,8 +27,8 @@ tells nobody that it is used. Ray reads this when it is imported."""
 class _Workers:
     """Workers of a Ray cluster."""
 
-    def __init__(self, size: int, ray: Any, parallel: Parallel) -> None:
-        self.size = size
+    def __init__(self, workers: int, ray: Any, parallel: Parallel) -> None:
+        self.most = kept_busy(workers)
         self.deaths: tuple[type[BaseException], ...] = (ray.exceptions.RayError,)
         self._ray = ray
         self._parallel = parallel
@@ -76,14 +76,14 @@ def ray_pool(jobs: int | None, address: str | None) -> Iterator[_Workers]:
         processors = int(ray.cluster_resources().get("CPU", 0))
         if processors < _LEAST:
             raise FileError(f"the Ray cluster at {address} has less than {_LEAST} CPUs; add some")
-        size = jobs or processors
+        workers = min(jobs or processors, processors)
         # Open from one run to the next: a pool takes a second to start.
         parallel = Parallel(
-            n_jobs=min(max(_LEAST, size), processors),
+            n_jobs=max(_LEAST, workers),
             return_as="generator_unordered",
             batch_size=1,
         )
-        yield _Workers(size, ray, stack.enter_context(parallel))
+        yield _Workers(workers, ray, stack.enter_context(parallel))
 
 
 def _streaming(backend: type) -> type:

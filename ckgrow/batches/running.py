@@ -120,8 +120,7 @@ class Crew:
         """Hands out jobs until none are left; those that a dead worker may have had run alone."""
         while not self._sign.raised:
             try:
-                # One more than can run waits at each worker, unless one at a time was asked for.
-                self._take(pool, self._feed, 2 * pool.size if pool.size > 1 else 1)
+                self._take(pool, self._feed, pool.most)
                 return
             except pool.deaths:
                 suspects = list(self._feed.out.values())

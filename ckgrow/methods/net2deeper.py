@@ -100,7 +100,10 @@ def _kernel(place: Place, draft: Draft, step: DeepenStep) -> tuple[int, ...]:
     model = place.layer
     weight = draft.recipes[model.inputs[1]].spec
     if not weight.is_float:
-        raise SpecError(f"{step.where}: {model.name} is {weight.dtype}; no layer fits behind it")
+        raise SpecError(
+            f"{step.where}: {model.name} is {weight.dtype}; no layer fits behind it; convert it to "
+            "a floating-point dtype first"
+        )
     kernel = weight.shape[2:]
     if any(size % 2 == 0 for size in kernel):
         raise SpecError(

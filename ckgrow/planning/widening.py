@@ -30,7 +30,7 @@ def widen(
 ) -> Draft:
     """The draft with every group of ``targets`` grown to its new width.
 
-    Raises CheckpointError for a tensor whose dtype cannot be divided.
+    Raises CheckpointError for a tensor of a dtype in which nothing grows.
     """
     grouping = draft.grouping
     widened = Widened(grouping.coupled, _atom_maps(grouping, targets, method, draw, step))
@@ -206,16 +206,16 @@ class _Rewriting:
     def _along(self, recipe: Recipe, dim: int, follows: Dim, use: Use) -> Recipe:
         method, widened = self.method, self.widened
         at = Growing(use.tensor, dim, self.node, self.draw, self.step, self._rows(use))
+        if not recipe.spec.is_float:
+            raise CheckpointError(
+                f"{shown(use.tensor)} is {recipe.spec.dtype}, in which nothing grows; leave its "
+                "layers out of the spec, or convert it to float32, float16 or bfloat16"
+            )
         if follows.role == "channel":
             axis = widened.axis(follows.axis)
             if rule(self.node.op).makes_channels and at.position == 2:
                 return method.bias(recipe, axis, at)
             return method.channel(recipe, axis, at)
-        if not recipe.spec.is_float:
-            raise CheckpointError(
-                f"{shown(use.tensor)} is {recipe.spec.dtype}: its weights cannot be divided; "
-                "leave its layers out of the spec, or convert it to a floating-point dtype"
-            )
         if follows.role == "rows":
             return method.rows(recipe, widened.axis(follows.axis), at)
         return method.columns(recipe, widened.runs(follows.axis, follows.blocks), at)

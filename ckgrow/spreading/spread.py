@@ -129,7 +129,7 @@ class _Crew:
 
     def _run_all(self, pool: Pool) -> None:
         try:
-            for grown in pool.run(self._calls, 2 * pool.size):
+            for grown in pool.run(self._calls, pool.most):
                 self._told.put(grown)
         except pool.deaths:
             raise FileError(

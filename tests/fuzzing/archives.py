@@ -11,6 +11,7 @@ from .damage import damaged
 from .documents import STRINGS
 from .pickles import pickle_changed
 
+
 def archive_changed(random: Random, data: bytes) -> bytes:
     """Members changed, added, left out, compressed; sizes and checksums are made anew."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

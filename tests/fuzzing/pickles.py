@@ -9,6 +9,7 @@ from random import Random
 
 from .damage import damaged, number
 
+
 def pickle_changed(random: Random, data: bytes) -> bytes:
     """One instruction of a pickle changed; the rest of a file of several stays."""
     pieces, position = [], 0

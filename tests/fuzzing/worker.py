@@ -25,7 +25,7 @@ import numpy as np
 from ckgrow import apply, convert, inspect, plan
 from ckgrow.checkpoint import Reader
 from ckgrow.errors import CkgrowError
-from ckgrow.files import open_checkpoint
+from ckgrow.loading import open_source
 from ckgrow.reports.documents import to_json
 
 from .mutants import mutant
@@ -90,7 +90,7 @@ def tried(kind: str, sample: Sample, folder: Path, *, thorough: bool) -> tuple[s
 
 def _read(path: Path, size: int) -> tuple[str | None, dict[str, Said]]:
     """Every tensor, in two pieces."""
-    reader = open_checkpoint(path)
+    reader = open_source(path).reader
     try:
         found = {}
         for name, spec in reader.header.items():

@@ -118,6 +118,11 @@ def _obstacle(draft: Draft, node: Node, step: KernelStep) -> str:
     weight = node.inputs[1]
     if weight not in draft.recipes:
         return "has constant weights, which belong to the graph and cannot grow"
+    if not draft.recipes[weight].spec.is_float:
+        return (
+            f"has weights of {draft.recipes[weight].spec.dtype}, in which nothing grows; convert "
+            "them to float32, float16 or bfloat16"
+        )
     for other in draft.graph.consumers()[weight]:
         if other.op != "Conv" or [*other.inputs].index(weight) != 1:
             return (

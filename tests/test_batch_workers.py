@@ -1,0 +1,309 @@
+"""Batches in real workers, all four backends: the same students, deaths, signals, nobody left."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from batches import group_of, large_runs, records, runs, students
+from commands import CKGROW, process, written
+
+BACKENDS = ("loky", "threading", "dask", "ray")
+NEEDED = {"dask": "distributed", "ray": "ray"}
+OWN = {**os.environ, "OMP_NUM_THREADS": "1"}
+LONG = 180
+"""Seconds after which a batch hangs; clusters start slowly on a machine under load."""
+
+PLUG_IN = """\
+import os, signal
+
+
+class Deadly:
+    name = "deadly"
+    suffixes = (".deadly",)
+    writable = containers = shards = False
+
+    def recognises(self, file, start):
+        if file.name.endswith(".deadly"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+
+ADAPTER = Deadly()
+"""
+"""A format whose files kill whoever opens them, as one too large for the memory would."""
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    name = NEEDED.get(request.param)
+    if name is not None and importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    return request.param
+
+
+@contextmanager
+def started(manifest, backend, *options):
+    """A batch as the leader of a process group, which is empty afterwards."""
+    command = [CKGROW, "batch", manifest, "--backend", backend, "--jobs", "2", *options]
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    run = subprocess.Popen(command, start_new_session=True, env=OWN, **told)
+    try:
+        yield run
+    finally:
+        for pid in group_of(run.pid):
+            os.kill(pid, signal.SIGKILL)
+        run.wait()
+        run.stdout.close()
+        run.stderr.close()
+
+
+def wait_for(happened, run=None):
+    limit = time.monotonic() + LONG
+    while not happened():
+        assert time.monotonic() < limit
+        assert run is None or run.poll() is None, run.stderr.read()
+        time.sleep(0.01)
+
+
+def parts(folder):
+    return [name for name in students(folder) if "ckgrow-part" in name]
+
+
+def made(folder):
+    return {name for name in students(folder) if name.endswith(".safetensors")} - set(parts(folder))
+
+
+def assert_verified(folder):
+    """Every student that is there is whole: apply finds nothing to do."""
+    for name in made(folder):
+        teacher = folder / "runs" / Path(name).parent / "best.safetensors"
+        told = process("apply", teacher, folder / "widen.yaml", "-o", folder / "grown" / name)
+        assert (told.returncode, "up to date" in told.stdout) == (0, True), told
+
+
+def test_every_backend_makes_the_same_students(backend, tmp_path):
+    manifest = runs(tmp_path, 6)
+    (tmp_path / "runs/r3/best.safetensors").write_bytes(b"no checkpoint")
+    with started(manifest, backend) as run:
+        out, err = run.communicate(timeout=LONG)
+        assert run.returncode == 1, err
+        wait_for(lambda: not group_of(run.pid))  # nobody stays
+    told = records(tmp_path / "jobs.results.jsonl")
+    assert sorted(each["status"] for each in told) == ["done"] * 5 + ["failed"]
+    assert {line.partition(":")[0] for line in err.splitlines()[1:]} == {"done", "failed"}
+    assert "no checkpoint" in out
+    assert_verified(tmp_path)
+    again = process("batch", manifest, "--backend", backend)
+    assert "6 jobs, 5 of them done before" in again.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+def test_stopped_in_order(backend, number, group, tmp_path, amount):
+    """Ctrl-C in a terminal goes to the whole group, ``kill`` to the one process."""
+    if backend == "ray" and (number, group) != (signal.SIGTERM, True) and amount(1, 2) == 1:
+        pytest.skip("Ray takes long to start and to end; the others are for --full")
+    manifest = large_runs(tmp_path, 24, 1200)
+    with started(manifest, backend) as run:
+        wait_for(lambda: parts(tmp_path) and made(tmp_path), run)
+        (os.killpg if group else os.kill)(run.pid, number)
+        _, err = run.communicate(timeout=LONG)
+        assert run.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], err
+        assert "Traceback" not in err
+        wait_for(lambda: not group_of(run.pid))
+    told = records(tmp_path / "jobs.results.jsonl")
+    assert 0 < len(told) < 24
+    assert {each["output"] for each in told} == {f"grown/{name}" for name in made(tmp_path)}
+    assert parts(tmp_path) == []
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("runs", "grown", "widen.yaml", "jobs.yaml", "jobs.results.jsonl")
+    }
+    assert_verified(tmp_path)
+
+
+def workers_of(run):
+    """Processes of the group that may be at work on a job."""
+    for pid in group_of(run.pid) - {run.pid}:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if any(word in command for word in (b"popen_loky", b"spawn_main", b"ray::")):
+            yield pid
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask"], indirect=True)
+def test_a_worker_is_killed(backend, tmp_path):
+    manifest = large_runs(tmp_path, 8, 1200)
+    with started(manifest, backend) as run:
+        wait_for(lambda: parts(tmp_path), run)
+        os.kill(next(workers_of(run)), signal.SIGKILL)
+        _, err = run.communicate(timeout=LONG)
+        assert run.returncode == 0, err
+        wait_for(lambda: not group_of(run.pid))
+    told = records(tmp_path / "jobs.results.jsonl")
+    assert len(told) == 8
+    assert {each["status"] for each in told} <= {"done", "skipped"}
+    assert len(made(tmp_path)) == 8
+    assert parts(tmp_path) == []
+    assert_verified(tmp_path)
+
+
+def test_a_job_that_kills_its_worker(backend, tmp_path, monkeypatch):
+    if backend == "threading":
+        pytest.skip("a thread takes its process along")
+    manifest = runs(tmp_path, 5)
+    deadly = tmp_path / "runs/r2/best.safetensors"
+    deadly.rename(deadly.with_suffix(".deadly"))
+    manifest.write_text(manifest.read_text().replace("best.safetensors", "best.*"))
+    written(tmp_path / "deadly.py", PLUG_IN)
+    place = tmp_path / "deadly-1.0.dist-info"
+    place.mkdir()
+    written(place / "METADATA", "Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
+    written(place / "entry_points.txt", "[ckgrow.formats]\ndeadly = deadly:ADAPTER\n")
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setitem(OWN, "PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    with started(manifest, backend) as run:
+        _, err = run.communicate(timeout=LONG)
+        assert run.returncode == 1, err
+        wait_for(lambda: not group_of(run.pid))
+    told = {each["teacher"]: each for each in records(tmp_path / "jobs.results.jsonl")}
+    assert len(told) == 5
+    failure = told.pop("runs/r2/best.deadly")
+    assert "the worker process died" in failure["error"]
+    assert {each["status"] for each in told.values()} <= {"done", "skipped"}
+    assert len(made(tmp_path)) == 4
+
+
+def test_a_killed_batch_continues_where_it_was(tmp_path):
+    manifest = large_runs(tmp_path, 8, 1200)
+    path = tmp_path / "jobs.results.jsonl"
+    with started(manifest, "loky") as run:
+        wait_for(lambda: path.exists() and len(records(path)) >= 2, run)
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+        known = len(records(path))
+        again = process("batch", manifest, "--jobs", 2, env=OWN)
+        assert again.returncode == 0, again.stderr
+        assert f"8 jobs, {known} of them done before" in again.stderr
+        wait_for(lambda: not group_of(run.pid))  # the orphans of the first run have gone
+    assert len(made(tmp_path)) == 8
+    assert parts(tmp_path) == []
+    assert_verified(tmp_path)
+
+
+def test_one_job_at_a_time(tmp_path):
+    """And not in the batch's own process, which no job may take along."""
+    manifest = large_runs(tmp_path, 3, 1200)
+    most = 0
+    with started(manifest, "loky", "--jobs", "1") as run:
+        while run.poll() is None:
+            most = max(most, len(parts(tmp_path)))
+            time.sleep(0.002)
+        assert run.returncode == 0
+    assert most == 1
+
+
+def test_workers_compute_in_one_thread(tmp_path):
+    """As the kernel tells: however many cores there are, no worker has ONNX Runtime's pool."""
+    manifest = large_runs(tmp_path, 2, 1600)
+    most = 0
+    with started(manifest, "loky") as run:
+        while run.poll() is None:
+            for pid in workers_of(run):
+                maps = Path(f"/proc/{pid}")
+                try:
+                    if b"onnxruntime" in (maps / "maps").read_bytes():
+                        most = max(most, len(list((maps / "task").iterdir())))
+                except OSError:  # it ended
+                    continue
+            time.sleep(0.002)
+        assert run.returncode == 0
+    assert 0 < most <= 3  # the main thread, and those of queues
+
+
+# Clusters that run already
+
+
+@contextmanager
+def beside(*command, ready):
+    """A process of a cluster, once ``ready`` says that it is there."""
+    run = subprocess.Popen(command, start_new_session=True, env=OWN, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(ready)
+        yield run
+    finally:
+        for pid in group_of(run.pid):
+            os.kill(pid, signal.SIGTERM)
+        try:
+            run.wait(10)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            run.wait()
+
+
+@pytest.mark.parametrize("backend", ["dask"], indirect=True)
+def test_a_dask_scheduler_that_runs_already(backend, tmp_path):
+    manifest = runs(tmp_path, 4)
+    file = tmp_path / "scheduler.json"
+    dask = (sys.executable, "-m", "distributed.cli.dask_scheduler")
+    quiet = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
+    worker = (sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", file)
+    with beside(*dask, *quiet, "--scheduler-file", file, ready=file.exists):
+        import json
+
+        address = json.loads(file.read_text())["address"]
+        assert address.startswith("tcp://127.0.0.1:")
+        ready = (tmp_path / "worker-space").exists
+        space = ("--local-directory", tmp_path / "worker-space", "--host", "127.0.0.1")
+        with beside(*worker, "--nthreads", "1", "--no-dashboard", *space, ready=ready) as workers:
+            done = process("batch", manifest, "--backend", "dask", "--address", address, env=OWN)
+            assert done.returncode == 0, done.stderr
+            assert workers.poll() is None  # it is somebody else's
+    assert len(made(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("backend", ["ray"], indirect=True)
+def test_a_ray_cluster_that_runs_already(backend, tmp_path, monkeypatch):
+    manifest = runs(tmp_path, 4)
+    monkeypatch.setitem(OWN, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # loopback alone
+    monkeypatch.setitem(OWN, "RAY_USAGE_STATS_ENABLED", "0")
+    ray = Path(sys.executable).with_name("ray")
+    port = 20_000 + os.getpid() % 10_000
+    quiet = ("--include-dashboard=false", "--num-cpus=2", "--node-ip-address=127.0.0.1")
+    start = [ray, "start", "--head", f"--port={port}", "--disable-usage-stats", *quiet]
+    begun = subprocess.run(start, env=OWN, capture_output=True, text=True, check=False)
+    assert begun.returncode == 0, begun.stderr + begun.stdout
+    try:
+        address = f"127.0.0.1:{port}"
+        done = process("batch", manifest, "--backend", "ray", "--address", address, env=OWN)
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run([ray, "stop", "--force"], env=OWN, capture_output=True, check=False)
+    assert len(made(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("backend", ["dask"], indirect=True)
+def test_no_scheduler_there(backend, tmp_path):
+    manifest = runs(tmp_path, 1)
+    done = process("batch", manifest, "--backend", "dask", "--address", "tcp://127.0.0.1:9")
+    assert done.returncode == 4
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
+
+
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_backend_that_is_not_installed(tmp_path, backend, package):
+    manifest = runs(tmp_path, 1)
+    code = (
+        f"import sys\nsys.modules[{package!r}] = None\n"
+        "from ckgrow.cli.main import app\napp(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "batch", manifest, "--backend", backend]
+    done = subprocess.run(command, capture_output=True, text=True, env=OWN, check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"pip install 'ckgrow[{backend}]'" in done.stderr
