@@ -256,7 +256,7 @@ class GraphFormat(Format, Protocol):
     def link(self, target: Target, content: Content, spans: Mapping[str, Span]) -> None:
         """Writes the network of ``content``, whose tensors stay where ``spans`` say.
 
-        All of them are in files in the folder of ``target.path`` or below it. Raises
+        All but empty ones are in files in the folder of ``target.path`` or below it. Raises
         CheckpointError for what the format cannot hold, FileError when it cannot be written.
         """
         ...

@@ -94,10 +94,12 @@ def _link(
 
 
 def _spans(source: Opened, folder: Path, place: str) -> dict[str, Span]:
-    """Where every tensor stands in or below ``folder``, by paths that begin with it."""
+    """Where all but empty tensors stand in or below ``folder``, by paths that begin with it."""
     homes: dict[Path, Path] = {}
     spans = {}
-    for name in source.reader.header:
+    for name, spec in source.reader.header.items():
+        if not spec.nbytes:
+            continue
         span = source.reader.span(name)
         if span is None:
             _refuse(
@@ -136,7 +138,7 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def _require_same(written: Reader, content: Content, spans: Mapping[str, Span], place: str) -> None:
-    found = {name: written.span(name) for name in written.header}
+    found = {name: written.span(name) for name in spans}
     if dict(written.header) != dict(content.header) or found != spans:
         raise CheckpointError(
             f"{place} would not point to the tensors that were read; nothing was published, please "

@@ -55,6 +55,8 @@ class ChannelMap:
     @staticmethod
     def concat(maps: Sequence[ChannelMap]) -> ChannelMap:
         """Maps of neighbouring segments as one map of the whole axis."""
+        if len(maps) == 1:
+            return maps[0]
         parts: list[np.ndarray] = []
         width = fresh = 0
         for each in maps:
@@ -133,6 +135,8 @@ class ChannelMap:
         """This growth followed by ``later``, as one map from the first teacher."""
         if later.width != len(self):
             raise ValueError(f"a map of {later.width} channels cannot follow one onto {len(self)}")
+        if self.is_identity:
+            return later
         sources = np.where(later.sources <= _FIRST_FRESH, later.sources - self.fresh_count, ZERO)
         copied = later.sources >= 0
         sources[copied] = self.sources[later.sources[copied]]

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ckgrow.cancelling import CancelledError
 from ckgrow.errors import CheckpointError
 from ckgrow.names import shown
 from ckgrow.recipes import Measurement, Reading, Recipe, Statistic, Taken
-from ckgrow.tiles import CancelledError, tiles
+from ckgrow.tiles import tiles
 
 SUMMED_BYTES = 1 << 21
 """Of a tensor that are summed up at a time; sums depend on it."""

@@ -100,7 +100,9 @@ class Stream:
 
     def choose(self, population: int, count: int) -> np.ndarray:
         """``count`` different numbers below ``population``, ascending."""
-        return np.sort(np.argsort(self.uniform(0, population), kind="stable")[:count])
+        if not 0 < count < population:
+            return np.arange(count)
+        return np.sort(np.argpartition(self.uniform(0, population), count - 1)[:count])
 
     def integers(self, below: int, count: int) -> np.ndarray:
         """``count`` independent numbers below ``below``."""

@@ -9,14 +9,12 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 import numpy as np
 from blake3 import blake3
 
+from ckgrow.cancelling import CancelledError, follow
 from ckgrow.header import TensorSpec
 
 MOST_AHEAD = 2
 """Tiles for each worker that may wait to be hashed, while an earlier one is made."""
 
-
-class CancelledError(Exception):
-    """Raised in workers once the run is being given up."""
 
 _RETURNED_BYTES = (1 << 25) - (1 << 16)
 """An array that large, given back, moves glibc's limits: see :func:`_keep_freed_memory`."""
@@ -131,7 +129,7 @@ def digest_tiles(
             if tensor.add(number, work(tensor.name, first, last)):
                 done(tensor.name)
 
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="ckgrow") as pool:
+    with ThreadPoolExecutor(max(1, workers), "ckgrow", follow, (stop,)) as pool:
         try:
             finished, _ = wait(
                 [pool.submit(run) for _ in range(max(1, workers))], return_when=FIRST_EXCEPTION

@@ -1,4 +1,4 @@
-"""Batches: records, what is skipped, what fails, what is printed. In threads: they start at once."""
+"""Batches: records, what is skipped, what fails, what is printed. In threads, as they start fast."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_every_backend_makes_the_same_students(backend, tmp_path):
     told = records(tmp_path / "jobs.results.jsonl")
     assert sorted(each["status"] for each in told) == ["done"] * 5 + ["failed"]
     assert {line.partition(":")[0] for line in err.splitlines()[1:]} == {"done", "failed"}
-    assert "no checkpoint" in out
+    assert "grown/r3/best-widen.safetensors" in out
     assert_verified(tmp_path)
     again = process("batch", manifest, "--backend", backend)
     assert "6 jobs, 5 of them done before" in again.stderr
@@ -159,7 +159,8 @@ def test_a_job_that_kills_its_worker(backend, tmp_path, monkeypatch):
         pytest.skip("a thread takes its process along")
     manifest = runs(tmp_path, 5)
     deadly = tmp_path / "runs/r2/best.safetensors"
-    deadly.rename(deadly.with_suffix(".deadly"))
+    deadly.unlink()
+    written(deadly.with_suffix(".deadly"), "nothing that another format would claim")
     manifest.write_text(manifest.read_text().replace("best.safetensors", "best.*"))
     written(tmp_path / "deadly.py", PLUG_IN)
     place = tmp_path / "deadly-1.0.dist-info"

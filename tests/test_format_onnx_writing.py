@@ -135,7 +135,8 @@ def test_tensors_beside_the_model(tmp_path):
     same_in_the_library(tmp_path / "a.onnx", {**EVERY, **large})
     reader = opened(FORMAT, tmp_path / "a.onnx")
     assert reader.span("large").offset % 4096 == 0
-    assert all(reader.span(name).offset % 64 == 0 for name in reader.header)
+    assert all(reader.span(name).offset % 64 == 0 for name in reader.header if name != "empty")
+    assert reader.span("empty").path.name == "a.onnx"
     for name, array in {**EVERY, **large}.items():
         assert whole(reader, name).tobytes() == array.tobytes()
 

@@ -1,4 +1,4 @@
-"""Damaged files of every format: an error of ours or what the bytes say, in bounded time and memory.
+"""Damaged files of every format: an error of ours or what the bytes say, in little time.
 
 Each seed is a file; ``python -m fuzzing.worker npz 4711 1 /tmp/fuzz`` (in this folder) reads one.
 """
@@ -90,6 +90,6 @@ import sys
 sys.addaudithook(faulty)
 """
     (tmp_path / "sitecustomize.py").write_text(code)
-    tally = fuzzed("safetensors", 2, tmp_path / "files", tmp_path)
-    assert len(tally.faults) in (1, 2)
+    tally = fuzzed("safetensors", 1, tmp_path / "files", tmp_path)
+    assert len(tally.faults) == 1
     assert said in tally.faults[0]

@@ -57,11 +57,14 @@ class Layout:
 def beside(content: Content, location: str) -> tuple[dict[str, Place], int]:
     """Places for all tensors in one further file, and its size.
 
-    Large tensors begin at a page, so that they can be mapped.
+    Large tensors begin at a page, so that they can be mapped. Empty ones stay in the model: some
+    readers take a length of 0 for all that follows.
     """
     places: dict[str, Place] = {}
     end = 0
     for name, spec in content.header.items():
+        if not spec.nbytes:
+            continue
         alignment = _ALIGNMENT if spec.nbytes < _SMALL else _PAGE
         begin = -(-end // alignment) * alignment
         places[name] = Place(location, begin)

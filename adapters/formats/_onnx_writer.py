@@ -36,13 +36,12 @@ class OnnxWriter:
             places, size = beside(content, _data_name(target))
         self._layout = compose(content, places, target.name)
         self._offsets = {name: place.offset for name, place in places.items()}
+        self._offsets |= self._layout.offsets
         self._main = write_model(target, self._layout)
         self._data = self._main
         try:
             if places:
                 self._data = OutputFile(target.companion(_data_name(target)), size)
-            else:
-                self._offsets = dict(self._layout.offsets)
         except BaseException:
             self.abandon()
             raise

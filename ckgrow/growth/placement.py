@@ -17,18 +17,18 @@ def placed(grown: ChannelMap, placement: Placement) -> ChannelMap:
     ``center`` puts the first half of the new channels in front of the teacher's, ``interleave``
     each copy behind the channel that it copies, and other new channels at even distances.
     """
+    if placement == "end":
+        return grown
     return ChannelMap(grown.width, grown.sources[_order(grown, placement)])
 
 
-def _order(grown: ChannelMap, placement: Placement) -> np.ndarray:
+def _order(grown: ChannelMap, placement: Literal["center", "interleave"]) -> np.ndarray:
     width, count = grown.width, len(grown)
     extra = count - width
-    places = np.arange(count)
     if placement == "center":
+        places = np.arange(count)
         new, first = places[width:], extra // 2
         return np.concatenate([new[:first], places[:width], new[first:]])
-    if placement == "interleave":
-        new = grown.sources[width:]
-        behind = np.where(new >= 0, new, np.arange(extra) * width // max(extra, 1))
-        return np.argsort(np.concatenate([np.arange(width), behind]), kind="stable")
-    return places
+    new = grown.sources[width:]
+    behind = np.where(new >= 0, new, np.arange(extra) * width // max(extra, 1))
+    return np.argsort(np.concatenate([np.arange(width), behind]), kind="stable")

@@ -1,4 +1,4 @@
-"""Damage to bytes, whatever they mean: what disks, networks and other people's tools do to files."""
+"""Damage to bytes, whatever they mean: what disks, networks and other tools do to files."""
 
 from __future__ import annotations
 

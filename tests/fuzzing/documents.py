@@ -53,8 +53,10 @@ def _value_changed(random: Random, value: Any) -> Any:
     if isinstance(value, str) and random.random() < 0.7:
         return random.choice((*STRINGS, *DTYPES, value[:-1], value + value[-1:], value[::-1]))
     return random.choice(
-        (number(random), number(random), number(random) + 0.5, 1e300, None, True, [], {}, [value])
-        + (random.choice(STRINGS), {"a": value}, float("nan"), -1, 0, 10**40)
+        (
+            *(number(random), number(random), number(random) + 0.5, 1e300, -1, 0, 10**40),
+            *(None, True, float("nan"), [], {}, [value], {"a": value}, random.choice(STRINGS)),
+        )
     )
 
 

@@ -23,7 +23,7 @@ class Tally:
 
 
 def fuzzed(kind: str, count: int, folder: Path, *modules: Path) -> Tally:
-    """``count`` damaged files of a kind, read in ``folder``; ``modules`` are further import paths."""
+    """``count`` damaged files of a kind, read in ``folder``; it may import ``modules`` besides."""
     tally, first, deaths = Tally(), 0, 0
     while first < count and deaths < MOST_DEATHS:
         seed, fault = _run(kind, first, count - first, folder, modules, tally)

@@ -59,7 +59,7 @@ def _fields(data: bytes) -> list[tuple[int, int | bytes]]:
             continue
         if tag & 7 == 2:
             size, position = _varint(data, position)
-        if not size and tag & 7 != 2 or position + size > len(data):
+        if (not size and tag & 7 != 2) or position + size > len(data):
             raise ValueError("no message")
         found.append((tag, data[position : position + size]))
         position += size

@@ -1,4 +1,4 @@
-"""Checkpoints with damage: to their bytes, or to what these say while their outside stays intact."""
+"""Checkpoints with damage: to their bytes, or to what these say while the outside is intact."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
 from random import Random
 
 from .archives import archive_changed

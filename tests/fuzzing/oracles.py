@@ -1,4 +1,4 @@
-"""What other libraries say that a damaged file holds: name, dtype where it has one, shape, bytes."""
+"""What other libraries say a damaged file holds: name, dtype where it has one, shape, bytes."""
 
 from __future__ import annotations
 
