@@ -87,7 +87,7 @@ class ChannelMap:
         lowest = int(self.sources.min(initial=ZERO))
         return max(0, _FIRST_FRESH - lowest + 1)
 
-    @cached_property
+    @property
     def fresh_units(self) -> np.ndarray:
         """For each student channel the k of ``fresh(k)``, -1 for other sources."""
         return np.where(self.sources <= _FIRST_FRESH, _FIRST_FRESH - self.sources, -1)
@@ -104,7 +104,12 @@ class ChannelMap:
         sources[zeros] = _FIRST_FRESH - self.fresh_count - np.arange(len(zeros))
         return ChannelMap(self.width, sources)
 
-    @cached_property
+    @property
+    def has_copies(self) -> bool:
+        """Whether any teacher channel stands several times."""
+        return bool((self.counts > 1).any())
+
+    @property
     def counts(self) -> np.ndarray:
         """How often each teacher channel is copied; shape (width,)."""
         return np.bincount(self.sources[self.sources >= 0], minlength=self.width)

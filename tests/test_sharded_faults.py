@@ -11,7 +11,7 @@ import sys
 import pytest
 import safetensors.numpy
 from commands import WIDEN, ckgrow, listing, saved, tensors, written
-from test_faults import LAUNCHER, chosen
+from striking import LAUNCHER, chosen
 
 from ckgrow.publishing import PartFile
 

@@ -11,6 +11,7 @@ of our own inside the model, so that a foreign name (empty, with NUL, 1 MB long)
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -69,6 +70,8 @@ class Session:
         options.log_severity_level = SILENT
         options.enable_cpu_mem_arena = False  # the arena would keep the largest activations
         options.enable_mem_pattern = False
+        # ONNX Runtime itself does not read what tells the other libraries how many threads to use
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
         serialized = self._model.proto.SerializeToString()
         try:
             self._session = onnxruntime.InferenceSession(

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from ckgrow.batches.halting import Sign
 from ckgrow.batches.jobs import Job
+from ckgrow.batches.mailbox import Mailbox
 from ckgrow.batches.pools import Call, Pool
 from ckgrow.batches.records import FAILED, Record, record_of
 from ckgrow.batches.surroundings import hear_again
@@ -63,19 +64,19 @@ class Crew:
         self._force = force
         self._sign = sign
         self._feed = Feed(jobs)
-        self._told: queue.SimpleQueue[Pool | Record | BaseException | None] = queue.SimpleQueue()
+        self._told: Mailbox[Pool | Record | BaseException | None] = Mailbox()
         self._pool: Pool | None = None
         self._thread = threading.Thread(target=self._work, name="batch", daemon=True)
 
     def run(self, finished: Callable[[Record], None], *, fail_fast: bool) -> None:
-        """Runs all jobs; ``finished`` is told each record, in this thread.
+        """Runs all jobs; ``finished`` is told each record, in this thread, twice if interrupted.
 
         With ``fail_fast`` no job begins after one has failed. An exception, Ctrl-C for instance,
         stops the jobs that run: they end, or leave nothing; then it is raised again.
         """
         self._thread.start()
         try:
-            while (told := self._told.get()) is not None:
+            while (told := self._told.first()) is not None:
                 match told:
                     case BaseException():
                         raise told
@@ -85,6 +86,7 @@ class Crew:
                         finished(told)
                         if fail_fast and told.status == FAILED:
                             self._feed.close()
+                self._told.drop()
         except BaseException:
             self._feed.close()
             self._sign.raise_()
@@ -95,10 +97,11 @@ class Crew:
     def _drain(self, finished: Callable[[Record], None]) -> None:
         """Takes the records of jobs that still end; kills workers whose jobs do not."""
         with contextlib.suppress(queue.Empty):
-            while (told := self._told.get(timeout=PATIENCE)) is not None:
+            while (told := self._told.first(PATIENCE)) is not None:
                 if isinstance(told, Record):
                     with contextlib.suppress(CkgrowError):  # a full disk may be what stops us
                         finished(told)
+                self._told.drop()
             self._thread.join(PATIENCE)
         if self._thread.is_alive() and self._pool is not None:
             self._pool.kill()

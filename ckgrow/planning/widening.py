@@ -172,6 +172,8 @@ def _models(grown: ChannelMap, stream: Stream) -> np.ndarray:
     """For each student channel one of the teacher's: its own, or one chosen for what is new."""
     if not grown.width:
         return np.zeros(len(grown), np.int64)
+    if not (grown.fresh_count or grown.has_zeros):
+        return grown.sources
     every = grown.with_zeros_as_fresh()
     chosen = even_choice(grown.width, every.fresh_count, stream)
     units = every.fresh_units

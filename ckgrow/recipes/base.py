@@ -100,8 +100,8 @@ def moved(kept: Kept | None, axis: int, runs: Sequence[ChannelMap]) -> Kept | No
     found: np.ndarray | None = None
     for run in runs:
         places = np.full(run.width, -1, np.int64)
-        first = np.flatnonzero((run.ranks == 0) & (run.sources >= 0))
-        places[run.sources[first]] = first
+        copies = np.flatnonzero(run.sources >= 0)[::-1]
+        places[run.sources[copies]] = copies  # of several, the last assignment stays: the first
         index = places[kept[axis]]
         if (index < 0).any() or (found is not None and not np.array_equal(found, index)):
             return None

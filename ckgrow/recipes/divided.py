@@ -166,8 +166,8 @@ class Divided(Recipe):
 
     def kept(self) -> Kept | None:
         """Where the source is, if nothing was copied."""
-        copied = self.factor != 1.0 or any((run.counts > 1).any() for run in self.runs)
-        return None if copied else moved(self.source.kept(), self.axis, self.runs)
+        divided = self.factor != 1.0 or any(run.has_copies for run in self.runs)
+        return None if divided else moved(self.source.kept(), self.axis, self.runs)
 
     def describe(self) -> str:
         """Names the axis, its two sizes and the split."""
