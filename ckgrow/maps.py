@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -35,9 +35,12 @@ class ChannelMap:
     sources: np.ndarray
 
     @staticmethod
+    @lru_cache(maxsize=64)
     def identity(width: int) -> ChannelMap:
-        """Every channel from itself."""
-        return ChannelMap(width, np.arange(width, dtype=np.int64))
+        """Every channel from itself; layers of one width share it."""
+        sources = np.arange(width, dtype=np.int64)
+        sources.flags.writeable = False
+        return ChannelMap(width, sources)
 
     @staticmethod
     def with_fresh(width: int, count: int) -> ChannelMap:

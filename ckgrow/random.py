@@ -35,7 +35,7 @@ class Stream:
         drawn = np.empty((len(rows), length))
         for start, stop, first, last in clusters(rows):
             whole = self.uniform(first * length, (last + 1 - first) * length)
-            drawn[start:stop] = whole.reshape(-1, length)[rows[start:stop] - first]
+            drawn[start:stop] = whole.reshape(last + 1 - first, length)[rows[start:stop] - first]
         return drawn
 
     def normal_rows(self, rows: np.ndarray, length: int) -> np.ndarray:
@@ -91,7 +91,8 @@ class Stream:
             return words
         # drawing some rows in vain takes less time than beginning anew
         for begin, end, top, bottom in clusters(rows, _WORDS_IN_VAIN // max(width, 1)):
-            drawn = self._words(top * counts, (bottom + 1 - top) * width).reshape(-1, width)
+            drawn = self._words(top * counts, (bottom + 1 - top) * width)
+            drawn = drawn.reshape(bottom + 1 - top, width)
             words[begin:end] = drawn[rows[begin:end] - top]
         return words
 

@@ -34,21 +34,18 @@ def divide(weights: np.ndarray, fractions: Sequence[np.ndarray], dtype: str) -> 
     negative and sum to less than one. Every weight is divided for itself, whatever others stand
     beside it.
     """
-    wide = _widened(weights, dtype)
-    base = _base(wide, dtype)
-    left = wide.copy() if len(fractions) > 1 else wide
     shares: list[np.ndarray] = []
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # of what is mended in the end
+        wide = _widened(weights, dtype)
+        base = _base(wide, dtype)
+        left = wide
         for fraction in fractions:
             share = np.multiply(wide, fraction)
             share += base
             share -= base
-            if left is wide:
-                left = np.subtract(wide, share)
-            else:
-                left -= share
+            left = np.subtract(left, share, out=None if left is wide else left)
             shares.append(_narrowed(share, dtype))
-    shares.append(_narrowed(left, dtype))
+        shares.append(_narrowed(left, dtype))
     return _mended(shares, weights, fractions, dtype)
 
 
@@ -60,9 +57,9 @@ def divide_evenly(weights: np.ndarray, count: int, dtype: str) -> list[np.ndarra
     fraction = np.asarray(1.0 / count, "float64" if dtype == "float64" else "float32")
     if count & (count - 1):
         return divide(weights, [fraction] * (count - 1), dtype)
-    wide = _widened(weights, dtype)
-    share = _narrowed(wide * fraction, dtype)
     with np.errstate(invalid="ignore"):
+        wide = _widened(weights, dtype)
+        share = _narrowed(wide * fraction, dtype)
         exact = _widened(share, dtype) * np.asarray(count, wide.dtype) == wide
     if exact.all():
         return [share] * count
@@ -81,7 +78,8 @@ def split_exactly(
     Noise is snapped to multiples of the weight's last place, kept where shares stay representable,
     and cancelled by the last share. A weight that is not finite stays whole, in the last share.
     """
-    wide = weights.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        wide = weights.astype(np.float64)
     finite = np.isfinite(wide)
     whole = np.where(finite, wide, 0.0)
     place = last_places(whole, dtype)
@@ -133,8 +131,7 @@ def _base(wide: np.ndarray, dtype: str) -> np.ndarray:
     """M, a power of two times the weights, whose last place is that of the stored weights."""
     if dtype in ("float32", "float64"):
         return wide
-    with np.errstate(over="ignore"):
-        base: np.ndarray = wide * np.float32(2.0 ** (24 - _SIGNIFICANT_BITS[dtype]))
+    base: np.ndarray = wide * np.float32(2.0 ** (24 - _SIGNIFICANT_BITS[dtype]))
     return base
 
 

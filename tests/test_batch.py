@@ -1,4 +1,4 @@
-"""Batches: records, what is skipped, what fails, what is printed. In threads, as they start fast."""
+"""Batches in threads, which start fast: records, what is skipped, what fails, what is printed."""
 
 from __future__ import annotations
 

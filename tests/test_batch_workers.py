@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from batches import group_of, large_runs, records, runs, students
-from commands import CKGROW, process, written
+from commands import CKGROW, process, python, written
 
 BACKENDS = ("loky", "threading", "dask", "ray")
 NEEDED = {"dask": "distributed", "ray": "ray"}
@@ -192,7 +192,6 @@ def test_a_killed_batch_continues_where_it_was(tmp_path):
         again = process("batch", manifest, "--jobs", 2, env=OWN)
         assert again.returncode == 0, again.stderr
         assert f"8 jobs, {known} of them done before" in again.stderr
-        wait_for(lambda: not group_of(run.pid))  # the orphans of the first run have gone
     assert len(made(tmp_path)) == 8
     assert parts(tmp_path) == []
     assert_verified(tmp_path)
@@ -210,22 +209,46 @@ def test_one_job_at_a_time(tmp_path):
     assert most == 1
 
 
-def test_workers_compute_in_one_thread(tmp_path):
-    """As the kernel tells: however many cores there are, no worker has ONNX Runtime's pool."""
-    manifest = large_runs(tmp_path, 2, 1600)
-    most = 0
-    with started(manifest, "loky") as run:
-        while run.poll() is None:
-            for pid in workers_of(run):
-                maps = Path(f"/proc/{pid}")
-                try:
-                    if b"onnxruntime" in (maps / "maps").read_bytes():
-                        most = max(most, len(list((maps / "task").iterdir())))
-                except OSError:  # it ended
-                    continue
-            time.sleep(0.002)
-        assert run.returncode == 0
-    assert 0 < most <= 3  # the main thread, and those of queues
+THREADS = """
+import os, sys
+from ckgrow.registry import runtime
+from ckgrow.batches.working import run_job
+session = runtime("onnxruntime").Session
+made = session.__init__
+def counted(*given, **named):
+    before = len(os.listdir("/proc/self/task"))
+    made(*given, **named)
+    print(len(os.listdir("/proc/self/task")) - before)
+session.__init__ = counted
+run_job(*sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("stated", "more"), [("1", {0}), ("3", {2}), ("many", None), ("3,1", {2})])
+def test_networks_run_in_as_many_threads_as_is_stated(tmp_path, stated, more):
+    """As the kernel counts them; workers are told to use one."""
+    runs(tmp_path, 1)
+    places = (tmp_path / "runs/r0/best.safetensors", tmp_path / "widen.yaml", tmp_path / "x.npz")
+    done = python(THREADS, *places, env={**OWN, "OMP_NUM_THREADS": stated})
+    counts = set(map(int, done.stdout.split()))
+    assert counts, done.stderr
+    assert counts == more or more is None
+
+
+def told_to_workers(backend):
+    from ckgrow.batches.pools import open_pool
+
+    with open_pool(backend, 2, None) as pool:
+        return set(pool.run([(os.getenv, ("OMP_NUM_THREADS",), {})] * 4, 4))
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "dask"])
+def test_workers_are_told_to_use_one_thread(backend, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    code = f"import test_batch_workers as t; print(t.told_to_workers({backend!r}))"
+    alone = {name: value for name, value in OWN.items() if name != "OMP_NUM_THREADS"}
+    done = python(f"if __name__ == '__main__':\n {code}", cwd=Path(__file__).parent, env=alone)
+    assert done.stdout == "{'1'}\n", done.stderr
 
 
 # Clusters that run already

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckgrow.random import Stream, contiguous
+from ckgrow.random import Stream, clusters
 
 
 def philox(key: tuple[int, int], counter: int) -> list[int]:
@@ -56,12 +56,45 @@ def test_any_rows_are_rows_of_the_whole(rows, length):
     assert np.array_equal(stream.normal_rows(index, length), normal[index])
 
 
-@given(st.lists(st.integers(0, 50), max_size=30))
-def test_contiguous_runs_cover_all_rows_in_order(rows):
-    runs = contiguous(np.array(rows, dtype=np.int64))
-    spelled = [row for start, stop, first in runs for row in range(first, first + stop - start)]
-    assert spelled == rows
-    assert len(runs) == sum(b != a + 1 for a, b in zip([-9, *rows], rows, strict=False))
+@pytest.mark.parametrize("kind", ["fractions", "normals"])
+@given(st.lists(st.integers(0, 40), max_size=20), st.integers(0, 60), st.data())
+def test_any_part_of_a_table_is_a_part_of_the_whole(kind, rows, length, data):
+    start = data.draw(st.integers(0, length))
+    stop = data.draw(st.integers(start, length))
+    draw = getattr(Stream("table", length), kind)
+    whole = draw(np.arange(41), length, 0, length)
+    index = np.array(rows, dtype=np.int64)
+    assert np.array_equal(draw(index, length, start, stop), whole[index, start:stop])
+
+
+@given(st.text(max_size=9), st.integers(0, 2**30))
+def test_fractions_are_quarters_of_philox_words(key, row):
+    digest = hashlib.blake2b(repr((key,)).encode(), digest_size=16).digest()
+    words = philox(
+        (int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")), row + 1
+    )
+    shorts = [word >> shift & 0xFFFF for word in words for shift in (0, 16, 32, 48)]
+    drawn = Stream(key).fractions(np.array([row]), 16, 0, 16)
+    assert drawn[0].tolist() == [(short + 0.5) / 2**16 for short in shorts]
+    normal = Stream(key).normals(np.array([row]), 8, 0, 8)[0].astype(np.float64)
+    for number, word in enumerate(words):
+        radius, angle = ((each + 0.5) / 2**32 for each in (word >> 32, word & 0xFFFFFFFF))
+        size = math.sqrt(-2 * math.log(radius))
+        around = 2 * math.pi * angle
+        expected = size * math.cos(around), size * math.sin(around)
+        assert normal[2 * number : 2 * number + 2] == pytest.approx(expected, abs=2e-5)
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(0, 5))
+def test_clusters_cover_all_rows_in_order(rows, gap):
+    found = clusters(np.array(rows, dtype=np.int64), gap)
+    assert [row for start, stop, _, _ in found for row in rows[start:stop]] == rows
+    for start, stop, first, last in found:
+        part = rows[start:stop]
+        assert (first, last) == (part[0], part[-1])
+        assert all(0 <= b - a <= gap + 1 for a, b in zip(part, part[1:], strict=False))
+    breaks = sum(not 0 <= b - a <= gap + 1 for a, b in zip(rows, rows[1:], strict=False))
+    assert len(found) == (breaks + 1 if rows else 0)
 
 
 def test_keys_tell_streams_apart():
@@ -81,6 +114,21 @@ def test_distributions():
     assert z.std() == pytest.approx(1, abs=5 / math.sqrt(2 * count))
     assert np.mean(np.abs(z) < 1) == pytest.approx(math.erf(1 / math.sqrt(2)), abs=0.006)
     assert np.corrcoef(z[:-1], z[1:])[0, 1] == pytest.approx(0, abs=5 / math.sqrt(count))
+
+
+def test_distributions_of_tables():
+    count = 200_000
+    u = Stream("fractions").fractions(np.arange(count // 100), 100, 0, 100).ravel()
+    assert 0 < u.min() < u.max() < 1
+    assert u.astype(np.float64).mean() == pytest.approx(0.5, abs=5 / math.sqrt(12 * count))
+    assert np.histogram(u, 20)[0].std() < 5 * math.sqrt(count / 20)
+    z = Stream("normals").normals(np.arange(count // 100), 100, 0, 100).ravel().astype(np.float64)
+    assert z.mean() == pytest.approx(0, abs=5 / math.sqrt(count))
+    assert z.std() == pytest.approx(1, abs=5 / math.sqrt(2 * count))
+    assert np.mean(np.abs(z) < 1) == pytest.approx(math.erf(1 / math.sqrt(2)), abs=0.006)
+    assert np.mean(np.abs(z) > 3) == pytest.approx(math.erfc(3 / math.sqrt(2)), abs=0.0008)
+    assert np.corrcoef(z[:-1], z[1:])[0, 1] == pytest.approx(0, abs=5 / math.sqrt(count))
+    assert np.corrcoef(z[::2] ** 2, z[1::2] ** 2)[0, 1] == pytest.approx(0, abs=0.02)
 
 
 @given(st.integers(0, 40), st.data())

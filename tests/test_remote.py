@@ -236,6 +236,19 @@ def test_a_missing_part_is_named(bucket):
     assert Path(gone).name in done.stderr
 
 
+def test_batch(bucket):
+    bucket.put("runs/one.safetensors", bucket.teacher)
+    bucket.put("runs/two.safetensors", bucket.teacher)
+    teachers, outputs = bucket.url("runs/*.safetensors"), bucket.url("grown/{stem}.safetensors")
+    manifest = bucket.folder / "jobs.yaml"
+    written(
+        manifest, f"jobs:\n  - {{teacher: '{teachers}', spec: spec.yaml, output: '{outputs}'}}\n"
+    )
+    assert ckgrow("batch", manifest, "--backend", "threading").exit_code == 0
+    for name in ("grown/one.safetensors", "grown/two.safetensors"):
+        assert bucket.get(name) == local_student(bucket)
+
+
 @pytest.mark.parametrize("name", ["student.pt", "student.npz"])
 def test_other_formats(bucket, name):
     """Read through a stream, and written with a side file where the format has one."""

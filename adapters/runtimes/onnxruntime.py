@@ -48,6 +48,12 @@ def label() -> str:
     return f"ONNX Runtime {version} (float32, CPU)"
 
 
+def _threads() -> int:
+    """How many threads to compute with, as other libraries are told it; 0 for all cores."""
+    stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(stated) if stated.isdecimal() else 0
+
+
 class Session:
     """A graph with its weights, ready to run.
 
@@ -70,8 +76,7 @@ class Session:
         options.log_severity_level = SILENT
         options.enable_cpu_mem_arena = False  # the arena would keep the largest activations
         options.enable_mem_pattern = False
-        # ONNX Runtime itself does not read what tells the other libraries how many threads to use
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+        options.intra_op_num_threads = _threads()
         serialized = self._model.proto.SerializeToString()
         try:
             self._session = onnxruntime.InferenceSession(

@@ -102,15 +102,16 @@ class RemoteFile:
 
     def _info(self) -> Mapping[str, Any]:
         """What the store knows now, not what it said earlier."""
-        self._system.invalidate_cache(self._key)
-        info: Mapping[str, Any] = asked(
-            self._system, self.place, "opened", lambda: self._system.info(self._key)
-        )
+        info: Mapping[str, Any] = asked(self._system, self.place, "opened", self._ask_anew)
         if info.get("type") == "directory":
             raise FileError(
                 f"{self.place} is a folder; put a / at its end to name the checkpoint in it"
             )
         return info
+
+    def _ask_anew(self) -> Any:
+        self._system.invalidate_cache(self._key)
+        return self._system.info(self._key)
 
     def _fetch(self, start: int, stop: int) -> bytes:
         try:

@@ -27,6 +27,9 @@ except ImportError as missing:
 
 _BACKEND = "ckgrow-dask"
 
+_PATIENCE = 10
+"""Seconds within which a scheduler has to answer."""
+
 
 class _Lost:
     """Stands for the result of a call whose worker died."""
@@ -107,7 +110,7 @@ def dask_pool(jobs: int | None, address: str | None) -> Iterator[_Workers]:
 
 def _client(where: LocalCluster | str) -> Client:
     try:
-        return Client(where, set_as_default=False)
+        return Client(where, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError) as failure:
         raise FileError(
             f"no Dask scheduler answers at {where}; start one, or correct --address ({failure})"
