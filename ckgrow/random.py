@@ -93,6 +93,8 @@ class Stream:
         for begin, end, top, bottom in clusters(rows, _WORDS_IN_VAIN // max(width, 1)):
             drawn = self._words(top * counts, (bottom + 1 - top) * width)
             drawn = drawn.reshape(bottom + 1 - top, width)
+            if len(drawn) == len(rows) and (np.diff(rows) == 1).all():
+                return drawn
             words[begin:end] = drawn[rows[begin:end] - top]
         return words
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
+import fault_table
 import hypothesis
 import pytest
 
@@ -31,6 +33,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("full" if config.getoption("--full") else "sampled")
+    if _collects_faults(config):
+        fault_table.begin(Path(tempfile.gettempdir(), f"ckgrow-fault-rows-{os.getpid()}"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and "PYTEST_XDIST_WORKER" not in os.environ:
+        fault_table.note(report.nodeid, report.outcome)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _collects_faults(session.config):
+        fault_table.finish()
+
+
+def _collects_faults(config: pytest.Config) -> bool:
+    """Once in a full run: workers add to what the process that started them collects."""
+    return bool(config.getoption("--full")) and "PYTEST_XDIST_WORKER" not in os.environ
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: Iterable[pytest.Item]) -> None:

@@ -20,6 +20,58 @@ ROWS = "CKGROW_FAULT_ROWS"
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
+TESTS = {
+    "test_remote_faults.py::test_a_fault_that_passes": (
+        *("S3 answers 500 a few times", "s3://"),
+        "tried again; written and verified",
+    ),
+    "test_remote_faults.py::test_a_fault_that_stays": (
+        *("S3 answers 500 without end", "s3://"),
+        "exit 4 after a few tries; nothing is written",
+    ),
+    "test_remote_faults.py::test_slow_server": (
+        *("S3 is slow", "s3://"),
+        "written and verified",
+    ),
+    "test_remote_faults.py::test_silent_server": (
+        *("S3 answers nothing", "s3://"),
+        "exit 4 after the time limit of a request",
+    ),
+    "test_remote_faults.py::test_upload_that_fails_leaves_nothing": (
+        *("the upload breaks off", "s3://"),
+        "exit 4; nothing is there",
+    ),
+    "test_remote_faults.py::test_upload_that_fails_leaves_the_old_student": (
+        *("the upload breaks off, --force", "s3://"),
+        "exit 4; the old student is there",
+    ),
+    "test_remote_faults.py::test_teacher_changes_while_it_is_read": (
+        *("the teacher is replaced or removed while it is read", "s3://"),
+        "exit 4; nothing is written",
+    ),
+    "test_remote_faults.py::test_interrupt_ends_at_once": (
+        *("Ctrl-C during a request", "s3://"),
+        "ends at once; nothing is there",
+    ),
+    "test_batch_workers.py::test_a_worker_is_killed": (
+        *("kill -9 of a worker in the middle of a batch", "batch"),
+        "its job fails; the others are done",
+    ),
+    "test_batch_workers.py::test_a_killed_batch_continues_where_it_was": (
+        *("kill -9 of a batch", "batch"),
+        "the next run does what is missing",
+    ),
+    "test_batch.py::test_a_full_disk_stops_the_batch": (
+        *("the disk of the results is full", "batch"),
+        "exit 4; it continues when there is room",
+    ),
+    "test_sharded_faults.py::test_killed_at_every_change_of_a_name": (
+        *("kill -9 at a change of names", "sharded, over more and fewer shards"),
+        "the old student, the new one or none; never a mix",
+    ),
+}
+"""Tests elsewhere that try one fault: what was done, to what, and what they assert of it."""
+
 
 @contextmanager
 def tried(fault: str, on: str) -> Iterator[Counter[str]]:
@@ -37,9 +89,12 @@ def tried(fault: str, on: str) -> Iterator[Counter[str]]:
         _append(fault, on, outcomes)
 
 
-def row(fault: str, on: str, outcome: str) -> None:
-    """A fault that was tried once."""
-    _append(fault, on, {outcome: 1})
+def note(test: str, outcome: str) -> None:
+    """Rows for the tests that try one fault each, by the name that pytest has for them."""
+    name = test.rpartition("/")[2].partition("[")[0]
+    if name in TESTS and outcome != "skipped":
+        fault, on, came = TESTS[name]
+        _append(fault, on, {came if outcome == "passed" else "FAILED": 1})
 
 
 def _append(fault: str, on: str, outcomes: dict[str, int]) -> None:

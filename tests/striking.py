@@ -70,9 +70,13 @@ class Student:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The arguments of the command that writes it."""
-        output = self.main.replace(".index.json", "")
-        return ("apply", "teacher.safetensors", "spec.yaml", "-o", output, *self.options)
+        """The arguments of the command that writes it here."""
+        return self.grown("teacher.safetensors", "spec.yaml")
+
+    def grown(self, teacher: object, spec: object, folder: Path = Path()) -> tuple[str, ...]:
+        """The arguments of the command that writes it to a folder."""
+        output = folder / self.main.replace(".index.json", "")
+        return ("apply", str(teacher), str(spec), "-o", str(output), *self.options)
 
 
 STUDENTS = {

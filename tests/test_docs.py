@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from ckgrow import errors, localisation, proof, registry, spec
+from ckgrow import batches, errors, localisation, proof, registry, spec
 from ckgrow.architecture import Option
 from ckgrow.cli import main, shared
 from ckgrow.learning import report as learning
@@ -34,7 +34,8 @@ from ckgrow.verdict import comparison, expectation, training
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
-ELSEWHERE = {"spec.md", "load_into.md"}  # worked through by test_spec.py and test_load_into.py
+# worked through by test_spec.py, test_load_into.py and test_pipelines.py
+ELSEWHERE = {"spec.md", "load_into.md", "pipelines.md"}
 WORKED_THROUGH = [page for page in PAGES if page.name not in ELSEWHERE]
 NOT_TYPED = {"pip install ."}
 
@@ -181,10 +182,12 @@ DOCUMENTS = {
     "ckgrow.apply/1": documents.ApplyDocument,
     "ckgrow.convert/1": documents.ConvertDocument,
     "ckgrow.export/1": documents.ExportDocument,
+    "ckgrow.batch/1": batches.BatchDocument,
     "ckgrow.verify/1": documents.VerifyDocument,
     "ckgrow.plan/1": documents.PlanDocument,
     "ckgrow.inspect/1": documents.InspectDocument,
     "ckgrow.adapters/1": AdaptersDocument,
+    "A batch record": batches.Record,
     "An output": comparison.OutputVerdict,
     "An expectation": expectation.Expectation,
     "A localisation": localisation.Localisation,

@@ -48,7 +48,11 @@ def test_weights_are_passed_on(tmp_path):
         ("a.SAFETENSORS", b"hello world, this is text", "no safetensors file"),
         ("a.pt", b"hello world, this is text", "cannot be read as a torch file"),
         ("a.txt", b"hello \x1b[2J", r"starts with b'hello \x1b[2J'"),
-        ("a.txt", b"hello", "formats: safetensors (.safetensors); torch (.pt .pth .th .bin .ckpt)"),
+        (
+            "a.txt",
+            b"hello",
+            "(.safetensors); sharded (.safetensors.index.json); torch (.pt .pth .th .bin .ckpt)",
+        ),
     ],
 )
 def test_what_is_no_checkpoint(name, content, words, tmp_path):

@@ -61,7 +61,10 @@ def test_shares_sum_to_the_weight(dtype, data):
     whole = data.draw(weights(dtype))
     wanted = data.draw(fractions())
     place = last_places(whole.astype(np.float64), dtype)
-    for made in (divide(whole, in_format(wanted, dtype), dtype), split_exactly(whole, wanted, dtype)):
+    for made in (
+        divide(whole, in_format(wanted, dtype), dtype),
+        split_exactly(whole, wanted, dtype),
+    ):
         assert_exact(made, whole, dtype)
         # and are what was asked for, to the weight's last place for every share
         for share, fraction in zip(made, [*wanted, 1 - sum(wanted)], strict=True):
@@ -136,9 +139,7 @@ def test_many_weights(dtype, count):
     noisy = split_exactly(whole, wanted, dtype, noise)
     assert_exact(noisy, whole, dtype)
     quiet = split_exactly(whole, wanted, dtype)
-    changed = [
-        np.abs((a - b).astype(np.float64)).mean() for a, b in zip(noisy, quiet, strict=True)
-    ]
+    changed = [np.abs((a - b).astype(np.float64)).mean() for a, b in zip(noisy, quiet, strict=True)]
     assert min(changed[:-1]) > 0.05  # noise that is wanted is not all clipped away
 
 

@@ -15,9 +15,11 @@ from shipped import SPECS, TEACHERS
 
 from ckgrow import Spread
 from ckgrow import apply as grow
-from ckgrow.errors import SpecError
+from ckgrow.batches.halting import Sign
+from ckgrow.errors import FileError, SpecError
 from ckgrow.loading import Wish, load
 from ckgrow.spec import canonical, parse
+from ckgrow.spreading.spread import Crew
 from ckgrow.spreading.tasks import Grown, Part, Student, Teacher, grow_part, signs_of
 
 BACKENDS = ("loky", "threading", "dask", "ray")
@@ -250,6 +252,27 @@ def test_a_raised_sign_stops_before_anything_is_written(folder, task):
     (folder / "stop").touch()
     assert grow_part(*task, str(folder / "stop"), 0) == Grown()
     assert (folder / "part").read_bytes() == b""
+
+
+def waiting(sign):
+    """A task that ends once it is told to."""
+    waited = time.monotonic()
+    while not os.path.exists(sign):
+        if time.monotonic() - waited > 20:
+            return Grown(error="nobody stopped it")
+        time.sleep(0.01)
+    return Grown()
+
+
+def test_one_failure_stops_the_others(tmp_path):
+    with Sign(tmp_path / "student") as sign:
+        calls = [(waiting, (sign.path,), {}), (Grown, (None, "it failed", 2), {})]
+        crew = Crew(Spread("threading", 2), calls, sign)
+        begun = time.monotonic()
+        with pytest.raises(FileError, match="it failed"):
+            crew.run(lambda _: None)
+        assert time.monotonic() - begun < 15
+    assert listing(tmp_path) == {}
 
 
 def test_an_error_of_a_worker_reaches_the_user(folder, monkeypatch):

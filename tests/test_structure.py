@@ -30,9 +30,9 @@ LONGEST = 300
 FLOORS = (
     {"axes", "cancelling", "errors", "labels", "maps", "random", "version", "watching"},
     {"graph", "header", "names", "naming", "places"},
-    {"architecture", "checkpoint", "ops", "shares", "spec"},
+    {"architecture", "checkpoint", "ops", "shares", "spec", "tiles"},
     {"building", "memory", "recipes", "shapes", "store"},
-    {"registry"},
+    {"measuring", "registry"},
     {"coupling", "execute", "files", "recognition"},
     {"groups", "publishing", "uploading", "verdict"},
     {"drafts"},
@@ -295,6 +295,8 @@ def test_apply_imports_no_torch(tmp_path):
     student = tmp_path / "student.safetensors"
     assert "torch" not in loaded_by(CALL, "apply", teacher, spec, "-o", student)
     assert student.exists()
+    again = (CALL, "apply", teacher, spec, "-o", tmp_path / "other.safetensors", "--no-verify")
+    assert not loaded_by(*again) & HEAVY
 
 
 def test_every_package_is_installed():

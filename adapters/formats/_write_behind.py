@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict, deque
+from contextlib import suppress
 
 WINDOW_BYTES = 1 << 22
 """What is handed to the disk at a time."""
@@ -31,7 +32,7 @@ class WriteBehind:
         self._on_the_way: deque[int] = deque()
 
     def wrote(self, offset: int, size: int) -> None:
-        """``size`` bytes, which nobody writes again, stand at ``offset`` now."""
+        """``size`` bytes stand at ``offset`` now; most are written once."""
         if not hasattr(os, "posix_fadvise"):  # macOS
             return
         for window in self._completed(offset, offset + size):
@@ -55,9 +56,6 @@ class WriteBehind:
 
 
 def _advise(descriptor: int, window: int) -> None:
-    try:
-        os.posix_fadvise(
-            descriptor, window * WINDOW_BYTES, WINDOW_BYTES, os.POSIX_FADV_DONTNEED
-        )
-    except OSError:
-        pass  # advice that a file system does not take
+    start = window * WINDOW_BYTES
+    with suppress(OSError):  # of a file system that takes no advice
+        os.posix_fadvise(descriptor, start, WINDOW_BYTES, os.POSIX_FADV_DONTNEED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,22 +60,38 @@ def taken(array: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
     return as_bits(array).take(index, axis=axis).view(array.dtype)
 
 
-def copied(whole: np.ndarray, sources: np.ndarray, axis: int) -> np.ndarray:
-    """Entries ``sources`` of an axis, in an array of their own.
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How the channels of a map are copied: the first ``head`` as a whole, then ``rest``.
 
-    Maps begin with the teacher's channels as they stand: those are copied as a whole.
+    Maps begin with the teacher's channels as they stand. Other channels are left as they come.
     """
-    breaks = np.flatnonzero(np.diff(sources) != 1)
-    head = int(breaks[0]) + 1 if len(breaks) else len(sources)
-    shape = (*whole.shape[:axis], len(sources), *whole.shape[axis + 1 :])
-    made = np.empty(shape, whole.dtype)
-    into, out = (np.moveaxis(as_bits(each), axis, 0) for each in (made, whole))
-    if head:
-        into[:head] = out[sources[0] : sources[0] + head]
-    if head < len(sources):
-        rest = as_bits(whole).take(sources[head:], axis=axis)
-        into[head:] = np.moveaxis(rest, axis, 0)
-    return made
+
+    sources: np.ndarray
+    head: int
+    rest: np.ndarray
+
+    @staticmethod
+    def of(grown: ChannelMap, others: Sequence[Family] = ()) -> Layout:
+        """Of all channels but those of ``others`` that stand behind the head."""
+        breaks = np.flatnonzero(np.diff(grown.sources) != 1)
+        head = int(breaks[0]) + 1 if len(breaks) else len(grown)
+        is_left = np.arange(len(grown)) < head
+        for family in others:
+            is_left[family.places] = True
+        return Layout(grown.sources, head, np.flatnonzero(~is_left))
+
+    def copied(self, whole: np.ndarray, axis: int) -> np.ndarray:
+        """The copies of an axis of ``whole``, in an array of their own."""
+        shape = (*whole.shape[:axis], len(self.sources), *whole.shape[axis + 1 :])
+        made = np.empty(shape, whole.dtype)
+        into, out = (np.moveaxis(as_bits(each), axis, 0) for each in (made, whole))
+        if self.head:
+            into[: self.head] = out[self.sources[0] : self.sources[0] + self.head]
+        if len(self.rest):
+            entries = as_bits(whole).take(self.sources[self.rest], axis=axis)
+            into[selection(self.rest)] = np.moveaxis(entries, axis, 0)
+        return made
 
 
 def as_bits(array: np.ndarray) -> np.ndarray:

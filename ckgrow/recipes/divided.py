@@ -13,7 +13,7 @@ from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
 from ckgrow.random import Stream
 from ckgrow.recipes.base import Kept, Reading, Recipe, moved
-from ckgrow.recipes.copies import Family, as_bits, copied, families, selection, taken
+from ckgrow.recipes.copies import Family, Layout, as_bits, families, selection, taken
 from ckgrow.recipes.splits import Block, Disturbance, Table, share_size
 from ckgrow.shares import divide, divide_evenly, split_exactly
 
@@ -68,7 +68,7 @@ class Divided(Recipe):
         self, run: int, whole: np.ndarray, index: np.ndarray, reading: Reading
     ) -> np.ndarray:
         """Rows ``index`` of one run, which in the source are ``whole``."""
-        made = copied(whole, self.runs[run].sources, self.axis)
+        made = self._layouts[run].copied(whole, self.axis)
         into, out = (np.moveaxis(as_bits(each), self.axis, 1) for each in (made, whole))
         members = self._families[run]
         taps = math.prod(into.shape[2:])
@@ -159,6 +159,10 @@ class Divided(Recipe):
         if self.split != "diagonal" or self.copy_of_row is None:
             return None
         return self.copy_of_row[rows].reshape(shape)
+
+    @cached_property
+    def _layouts(self) -> tuple[Layout, ...]:
+        return tuple(map(Layout.of, self.runs, self._families))
 
     @cached_property
     def _families(self) -> tuple[tuple[Family, ...], ...]:

@@ -34,16 +34,25 @@ class Noised(Recipe):
     def rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
         """Row r holds draws r * length on of the stream, whoever asks."""
         clean = self.source.rows(index, reading)
-        length = int(np.prod(clean.shape[1:], dtype=np.int64))
-        noise = self.stream.normal_rows(index, length).reshape(clean.shape)
-        noise *= self.scale * reading.measure(self.deviation)
-        if self.mean is not None:
-            noise += reading.measure(self.mean)
         if self.axis == 0:
-            noise[~self.chosen[index]] = 0
-        else:
-            np.moveaxis(noise, self.axis, 0)[~self.chosen] = 0
-        return (clean.astype(np.float64) + noise).astype(clean.dtype)
+            noisy = np.flatnonzero(self.chosen[index])
+            made = np.array(clean)
+            if len(noisy):
+                made[noisy] = self._disturbed(clean[noisy], index[noisy], reading)
+            return made
+        made = self._disturbed(clean, index, reading)
+        place = [1] * clean.ndim
+        place[self.axis] = len(self.chosen)
+        return np.where(self.chosen.reshape(place), made, clean)
+
+    def _disturbed(self, clean: np.ndarray, index: np.ndarray, reading: Reading) -> np.ndarray:
+        """All entries of rows ``index`` with noise."""
+        length = math.prod(clean.shape[1:])
+        noise = self.stream.normals(index, length, 0, length).reshape(clean.shape)
+        wide = noise * (self.scale * reading.measure(self.deviation))
+        if self.mean is not None:
+            wide += reading.measure(self.mean)
+        return (clean.astype(np.float64) + wide).astype(clean.dtype)
 
     def describe(self) -> str:
         """Names the size of the noise."""

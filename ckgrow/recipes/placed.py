@@ -10,6 +10,7 @@ import numpy as np
 from ckgrow.header import TensorSpec, numpy_dtype
 from ckgrow.maps import ZERO, ChannelMap
 from ckgrow.recipes.base import Kept, Reading, Recipe, moved
+from ckgrow.recipes.copies import Layout, as_bits, selection, taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,32 +51,37 @@ class Placed(Recipe):
 
     def _rows(self, index: np.ndarray, reading: Reading) -> np.ndarray:
         entries = self.runs[0].sources[index]
-        copied = entries >= 0
-        if copied.all() and not self.alternating:
+        kept = entries >= 0
+        if kept.all() and not self.alternating:
             return self.source.rows(entries, reading)
         made = np.zeros((len(index), *self.spec.shape[1:]), numpy_dtype(self.spec.dtype))
-        if copied.any():
-            made[copied] = self.source.rows(entries[copied], reading)
+        if kept.any():
+            made[selection(np.flatnonzero(kept))] = self.source.rows(entries[kept], reading)
         units = self.runs[0].fresh_units[index]
         new = np.flatnonzero(units >= 0)
         if self.fresh is not None and len(new):
-            made[new] = self.fresh.rows(units[new], reading)
+            made[selection(new)] = self.fresh.rows(units[new], reading)
         return self._signed(made, 0, index, 0)
 
     def _columns(self, run: int, whole: np.ndarray, fresh: np.ndarray | None) -> np.ndarray:
         grown = self.runs[run]
-        copied = np.flatnonzero(grown.sources >= 0)
-        if len(copied) == len(grown):
-            taken = np.take(whole, grown.sources, axis=self.axis)
-            return self._signed(taken, self.axis, np.arange(len(grown)), run)
+        kept = np.flatnonzero(grown.sources >= 0)
+        if len(kept) == len(grown):
+            made = Layout.of(grown).copied(whole, self.axis)
+            return self._signed(made, self.axis, np.arange(len(grown)), run)
         shape = (*whole.shape[: self.axis], len(grown), *whole.shape[self.axis + 1 :])
         made = np.zeros(shape, whole.dtype)
-        entries = np.moveaxis(made, self.axis, 0)
-        entries[copied] = np.moveaxis(whole, self.axis, 0)[grown.sources[copied]]
-        new = np.flatnonzero(grown.fresh_units >= 0)
+        self._place(made, kept, taken(whole, grown.sources[kept], self.axis))
+        units = grown.fresh_units
+        new = np.flatnonzero(units >= 0)
         if fresh is not None and len(new):
-            entries[new] = np.moveaxis(fresh, self.axis, 0)[grown.fresh_units[new]]
+            self._place(made, new, taken(fresh, units[new], self.axis))
         return self._signed(made, self.axis, np.arange(len(grown)), run)
+
+    def _place(self, made: np.ndarray, places: np.ndarray, entries: np.ndarray) -> None:
+        """Puts entries of the axis in their places."""
+        at = (slice(None),) * self.axis + (selection(places),)
+        as_bits(made)[at] = as_bits(entries)
 
     def _signed(self, made: np.ndarray, axis: int, places: np.ndarray, run: int) -> np.ndarray:
         """``made``, the places of its entries being ``places``, with the seconds negated in it."""

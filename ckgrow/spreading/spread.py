@@ -73,13 +73,13 @@ class Spread:
             ends = (os.fspath(sign.path), os.getpid())
             parts = (_part(shard, suffix) for shard in shards)
             calls: list[Call] = [(grow_part, (teacher, student, part, *ends), {}) for part in parts]
-            _Crew(self, calls, sign).run(finished)
+            Crew(self, calls, sign).run(finished)
         if digests.keys() != sizes.keys():
             raise FileError("workers ended before all parts were made; run again")
         return digests
 
 
-class _Crew:
+class Crew:
     """A pool at work in its thread, which tells what becomes of its tasks."""
 
     def __init__(self, spread: Spread, calls: Sequence[Call], sign: Sign) -> None:
