@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--growths", nargs="*", default=list(GROWTHS), help="rows, columns, both")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where files of up to 30 GB may lie")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--only-ckgrow", action="store_true", help="nothing beside it; no record")
     chosen = parser.parse_args(arguments)
     stacks = [each for each in STACKS if any(part in each.name for part in chosen.cases)]
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows += measured(stack, chosen.growths, Path(folder), chosen.runs, beside=timed)
     lines = report(rows, chosen.runs)
     if not chosen.only_ckgrow:
-        results = ROOT / "benchmarks/results" / f"apply-{datetime.date.today()}.md"
+        results = chosen.results / f"apply-{datetime.date.today()}.md"
         results.write_text(lines)
     print(lines)
 
@@ -133,9 +134,11 @@ def run(commands: Sequence[Sequence[str]], made: Path, read: Path) -> Cost:
     warm(read)
     time.sleep(PAUSE)
     resident = 0
+    # as users have it: Python keeps what it has compiled
+    surroundings = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     start = time.perf_counter()
     for command in commands:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=surroundings)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:

@@ -1,10 +1,11 @@
-"""How long the commands take that people wait for: help, plan on ResNet-152, a small apply.
+"""How long the commands take that people wait for: help, plans of large models, a small apply.
 
     python benchmarks/commands.py
 
 Each figure is the median of several runs of the whole process, with the time of a bare
 ``python -c "import numpy"`` beside it, measured in turn: on a shared machine the ratio says more
-than the seconds. Results go to ``benchmarks/results/commands-DATE.md``.
+than the seconds. Memory is the largest resident set. Results go to
+``benchmarks/results/commands-DATE.md``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from apply_teachers import Stack
+from apply_teachers import spec as spec_of
+
 ROOT = Path(__file__).parent.parent
 RUNS = 9
+LARGE = Stack("140 GB", 261, 16384, "bfloat16")
+"""70 billion parameters, in a file that is all holes."""
 
 
 def main() -> None:
@@ -33,12 +39,16 @@ def main() -> None:
         write_sparse_resnet152(teacher)
         spec = work / "spec.yaml"
         spec.write_text('steps: [{widen: "layer*.conv[12]", factor: 1.5}]\n')
+        large, large_spec = work / "large.safetensors", work / "large.yaml"
+        LARGE.write_sparse(large)
+        large_spec.write_text(spec_of(LARGE, "both", 1.5))
         small = ROOT / "specs/teachers/resnet.safetensors"
         command = [str(Path(sys.executable).with_name("ckgrow"))]
         student = work / "student.safetensors"
         rows = {
             "ckgrow --help": [*command, "--help"],
             "ckgrow plan, ResNet-152": [*command, "plan", str(teacher), str(spec)],
+            "ckgrow plan, 140 GB": [*command, "plan", str(large), str(large_spec)],
             "ckgrow apply --no-verify, 0.7 MB": [
                 *command,
                 "apply",
@@ -56,35 +66,43 @@ def main() -> None:
     print(lines)
 
 
-def measured(command: list[str], made: Path) -> tuple[float, float]:
-    """Medians of ``command`` and of the bare process, in seconds."""
+def measured(command: list[str], made: Path) -> tuple[float, float, int]:
+    """Medians of ``command`` and of the bare process in seconds, and the most memory in bytes."""
     bare = [sys.executable, "-c", "import numpy"]
-    seconds: list[tuple[float, float]] = []
+    costs: list[tuple[float, float, int]] = []
     for _ in range(RUNS + 1):  # the first warms the caches
         made.unlink(missing_ok=True)
-        seconds.append((timed(command), timed(bare)))
-    ours, theirs = zip(*seconds[1:], strict=True)
-    return statistics.median(ours), statistics.median(theirs)
+        seconds, resident = timed(command)
+        costs.append((seconds, timed(bare)[0], resident))
+    ours, theirs, memory = zip(*costs[1:], strict=True)
+    return statistics.median(ours), statistics.median(theirs), max(memory)
 
 
-def timed(command: list[str]) -> float:
-    """Wall time of a whole process."""
+def timed(command: list[str]) -> tuple[float, int]:
+    """Wall time of a whole process, and its largest resident set in bytes."""
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    # as users have it: Python keeps what it has compiled
+    surroundings = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=surroundings)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command[0]} failed with exit code {process.returncode}")
+    return time.perf_counter() - start, usage.ru_maxrss * 1024
 
 
-def report(rows: dict[str, tuple[float, float]]) -> str:
+def report(rows: dict[str, tuple[float, float, int]]) -> str:
     """A table for the results folder."""
     said = [
         f"Medians of {RUNS} runs; {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {datetime.date.today()}.",
         "",
-        '| command | seconds | times `python -c "import numpy"` |',
-        "|---|---|---|",
+        '| command | seconds | times `python -c "import numpy"` | memory, MB |',
+        "|---|---|---|---|",
     ]
     said += [
-        f"| `{name}` | {ours:.2f} | {ours / bare:.1f} |" for name, (ours, bare) in rows.items()
+        f"| `{name}` | {ours:.2f} | {ours / bare:.1f} | {memory / 1e6:.0f} |"
+        for name, (ours, bare, memory) in rows.items()
     ]
     return "\n".join(said) + "\n"
 

@@ -19,7 +19,7 @@ from ckgrow.measuring import Measuring, Read
 from ckgrow.recipes import Recipe
 from ckgrow.tiles import digest_tiles
 
-TILE_BYTES = 1 << 20
+TILE_BYTES = 1 << 21
 """Size of a tile of the result; a worker holds a few times this."""
 
 Advance = Callable[[int], None]

@@ -50,20 +50,24 @@ TESTS = {
         "exit 4; nothing is written",
     ),
     "test_remote_faults.py::test_interrupt_ends_at_once": (
-        *("Ctrl-C during a request", "s3://"),
-        "ends at once; nothing is there",
+        *("Ctrl-C and SIGTERM during a request", "s3://"),
+        "exit 130 or 143 within seconds; nothing is there",
     ),
     "test_batch_workers.py::test_a_worker_is_killed": (
         *("kill -9 of a worker in the middle of a batch", "batch"),
-        "its job fails; the others are done",
+        "its job is run again; all are done and verified",
+    ),
+    "test_batch_workers.py::test_a_job_that_kills_its_worker": (
+        *("a job kills whatever worker it is given", "batch"),
+        "it fails; the others are done",
     ),
     "test_batch_workers.py::test_a_killed_batch_continues_where_it_was": (
         *("kill -9 of a batch", "batch"),
-        "the next run does what is missing",
+        "the next run does what is missing, and no more",
     ),
     "test_batch.py::test_a_full_disk_stops_the_batch": (
-        *("the disk of the results is full", "batch"),
-        "exit 4; it continues when there is room",
+        *("the file of results becomes larger than is allowed (EFBIG)", "batch"),
+        "exit 4; no unfinished file is left",
     ),
     "test_sharded_faults.py::test_killed_at_every_change_of_a_name": (
         *("kill -9 at a change of names", "sharded, over more and fewer shards"),
@@ -133,7 +137,8 @@ def table(rows: Iterable[tuple[str, str, dict[str, int]]]) -> str:
         f"# Faults, {date.today()}",
         "",
         f"Written by `make test-full` on {platform.system()} {platform.machine()}, Python "
-        f"{platform.python_version()}. Each was done to the real command, so many times.",
+        f"{platform.python_version()}. Each was done to the command so many times; in brackets how "
+        "often an outcome was where there are several.",
         "",
         "| What was done | To | Tries | What came of it |",
         "| --- | --- | ---: | --- |",

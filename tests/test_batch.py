@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -227,8 +228,8 @@ def test_a_torn_last_line_is_forgotten(manifest, cut):
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     assert counts(batch(manifest)) == {"skipped": 3}
-    lines = results(manifest)  # every line is whole
-    assert len(lines) == 3
+    assert counts(batch(manifest, "--force")) == {"skipped": 3}
+    assert len(results(manifest)) == 6  # and every line is whole
 
 
 @pytest.mark.parametrize(
@@ -403,3 +404,33 @@ def test_the_hash_of_a_spec_covers_what_it_reads(tmp_path):
     (tmp_path / "x.npz").unlink()
     with pytest.raises(FileError):
         stamps.hash_spec(str(spec))
+
+
+def read_terminal(descriptor):
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def test_a_live_line_is_for_terminals(manifest, tmp_path):
+    (tmp_path / "runs/r1/best.safetensors").write_bytes(b"no checkpoint")
+    ours, theirs = os.openpty()
+    command = [CKGROW, "batch", "jobs.yaml", *THREADS]
+    settings = {"cwd": tmp_path, "env": {**os.environ, "COLUMNS": "120", "TERM": "xterm"}}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, text=True, **settings
+    ) as run:
+        os.close(theirs)
+        seen = b""
+        while piece := read_terminal(ours):
+            seen += piece
+        said = run.stdout.read()
+    os.close(ours)
+    assert run.returncode == 1
+    assert b"3/3" in seen
+    assert b"2 done, 1 failed" in seen
+    assert re.search(rb"\d+\.\d/(s|min)", seen)
+    assert b"failed: grown/r1/best-widen.safetensors: " in seen
+    assert b"done: " not in seen
+    assert "\x1b" not in said

@@ -57,6 +57,7 @@ def clone(tmp_path):
     for name in (
         "pyproject.toml",
         "tests/conftest.py",
+        "tests/fault_table.py",
         "tests/student_oracles.py",
         "tests/proof_oracles.py",
         "tests/written_files.py",

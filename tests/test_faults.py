@@ -67,8 +67,8 @@ def made_undisturbed(student, folder):
 @pytest.mark.parametrize("force", [False, True], ids=["new", "force"])
 def test_killed_at_every_step_of_writing(form, folder, amount, force):
     student, options = STUDENTS[form], ("--force",) if force else ()
-    rare = force and form not in ("safetensors", "sharded")
-    most = tries(amount, form, 0 if rare else 3, 1000)
+    rare = force and form != "safetensors"  # killed among changes of names: test_sharded_faults.py
+    most = tries(amount, form, 0 if rare else 2, 1000)
     new, total = made_undisturbed(student, folder)
     assert total > 10
     old = {}
@@ -96,7 +96,7 @@ def test_killed_at_every_step_of_writing(form, folder, amount, force):
 @pytest.mark.parametrize("blow", CODES, ids=NAMES.get)
 def test_stopped_at_every_step_of_writing(form, folder, amount, blow):
     student, (code, said) = STUDENTS[form], CODES[blow]
-    most = tries(amount, form, 3 if blow == signal.SIGINT or form == "safetensors" else 0, 25)
+    most = tries(amount, form, 2 if form in ("safetensors", "torch") else 0, 25)
     new, total = made_undisturbed(student, folder)
     with tried(f"{NAMES[blow]} at a write, a flush or a change of names", form) as row:
         for number in spread(min(most, total), total):
@@ -114,7 +114,7 @@ def test_stopped_at_every_step_of_writing(form, folder, amount, blow):
 @pytest.mark.parametrize("blow", NAMES, ids=NAMES.get)
 def test_struck_at_a_random_moment(form, folder, amount, blow):
     student = STUDENTS[form]
-    most = amount(2, 60) if form == "safetensors" else tries(amount, form, 0, 20)
+    most = amount(1, 60) if form == "safetensors" else tries(amount, form, 0, 20)
     draw = random.Random(int(blow))
     ends = {  # before and after the command, a signal ends the process as it always does
         signal.SIGKILL: {-9},

@@ -17,7 +17,7 @@ from ckgrow.recipes.copies import Family, Layout, as_bits, families, selection, 
 from ckgrow.recipes.splits import Block, Disturbance, Table, share_size
 from ckgrow.shares import divide, divide_evenly, split_exactly
 
-CHUNK = 1 << 16
+CHUNK = 1 << 17
 """Weights that are divided at a time: what is computed on the way stays in the cache."""
 
 
