@@ -65,6 +65,18 @@ TESTS = {
         *("kill -9 of a batch", "batch"),
         "the next run does what is missing, and no more",
     ),
+    "test_spreading.py::test_a_worker_that_is_killed": (
+        *("kill -9 of a worker that makes a part of one student", "apply --backend"),
+        "exit 4; nothing is written",
+    ),
+    "test_spreading.py::test_an_old_student_survives_workers_that_die": (
+        *("kill -9 of a worker that makes a part of one student, --force", "apply --backend"),
+        "exit 4; the old student whole",
+    ),
+    "test_spreading.py::test_interrupted": (
+        *("Ctrl-C and SIGTERM while workers make parts of one student", "apply --backend"),
+        "exit 130 or 143; nothing is left",
+    ),
     "test_batch.py::test_a_full_disk_stops_the_batch": (
         *("the file of results becomes larger than is allowed (EFBIG)", "batch"),
         "exit 4; no unfinished file is left",

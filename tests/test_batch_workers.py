@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,7 @@ def backend(request):
     return request.param
 
 
-@contextmanager
+@contextlib.contextmanager
 def started(manifest, backend, *options):
     """A batch as the leader of a process group, which is empty afterwards."""
     command = [CKGROW, "batch", manifest, "--backend", backend, "--jobs", "2", *options]
@@ -254,21 +256,21 @@ def test_workers_are_told_to_use_one_thread(backend, monkeypatch):
 # Clusters that run already
 
 
-@contextmanager
+@contextlib.contextmanager
 def beside(*command, ready):
     """A process of a cluster, once ``ready`` says that it is there."""
-    run = subprocess.Popen(command, start_new_session=True, env=OWN, stderr=subprocess.DEVNULL)
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen(command, start_new_session=True, env=OWN, **nowhere)
     try:
         wait_for(ready)
         yield run
     finally:
-        for pid in group_of(run.pid):
-            os.kill(pid, signal.SIGTERM)
-        try:
+        run.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
             run.wait(10)
-        except subprocess.TimeoutExpired:
-            run.kill()
-            run.wait()
+        for pid in group_of(run.pid):
+            os.kill(pid, signal.SIGKILL)
+        run.wait()
 
 
 @pytest.mark.parametrize("backend", ["dask"], indirect=True)
@@ -279,8 +281,6 @@ def test_a_dask_scheduler_that_runs_already(backend, tmp_path):
     quiet = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
     worker = (sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", file)
     with beside(*dask, *quiet, "--scheduler-file", file, ready=file.exists):
-        import json
-
         address = json.loads(file.read_text())["address"]
         assert address.startswith("tcp://127.0.0.1:")
         ready = (tmp_path / "worker-space").exists
@@ -292,23 +292,34 @@ def test_a_dask_scheduler_that_runs_already(backend, tmp_path):
     assert len(made(tmp_path)) == 4
 
 
+def is_open(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @pytest.mark.parametrize("backend", ["ray"], indirect=True)
 def test_a_ray_cluster_that_runs_already(backend, tmp_path, monkeypatch):
     manifest = runs(tmp_path, 4)
     monkeypatch.setitem(OWN, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # loopback alone
     monkeypatch.setitem(OWN, "RAY_USAGE_STATS_ENABLED", "0")
-    ray = Path(sys.executable).with_name("ray")
-    port = 20_000 + os.getpid() % 10_000
-    quiet = ("--include-dashboard=false", "--num-cpus=2", "--node-ip-address=127.0.0.1")
-    start = [ray, "start", "--head", f"--port={port}", "--disable-usage-stats", *quiet]
-    begun = subprocess.run(start, env=OWN, capture_output=True, text=True, check=False)
-    assert begun.returncode == 0, begun.stderr + begun.stdout
-    try:
-        address = f"127.0.0.1:{port}"
-        done = process("batch", manifest, "--backend", "ray", "--address", address, env=OWN)
+    monkeypatch.setitem(OWN, "RAY_AUTH_MODE", "token")  # a token of this cluster alone
+    monkeypatch.setitem(OWN, "HOME", str(tmp_path))
+    ray, port = Path(sys.executable).with_name("ray"), free_port()
+    token = [ray, "get-auth-token", "--generate"]
+    subprocess.run(token, env=OWN, capture_output=True, check=True)
+    quiet = ("--include-dashboard=false", "--disable-usage-stats", f"--port={port}")
+    head = (ray, "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1")
+    with beside(*head, *quiet, ready=lambda: is_open(port)) as cluster:
+        address = ("--address", f"127.0.0.1:{port}")
+        done = process("batch", manifest, "--backend", "ray", *address, env=OWN)
         assert done.returncode == 0, done.stderr
-    finally:
-        subprocess.run([ray, "stop", "--force"], env=OWN, capture_output=True, check=False)
+        assert cluster.poll() is None  # it is somebody else's
     assert len(made(tmp_path)) == 4
 
 

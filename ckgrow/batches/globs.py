@@ -67,7 +67,7 @@ def _elsewhere(url: str, what: str) -> list[str]:
             f"{what} {quoted(url)}: of a URL only the last name can be a glob; "
             "name the folder, or list the files"
         )
-    names = store().listing(folder) or ()
+    names = store().listing(f"{folder}/") or ()
     return [
         str(inside(folder, name))
         for name in names

@@ -20,7 +20,8 @@ _TORN = b'{"teacher": '
 class Results:
     """The file at ``path``, locked while the context is open, and made if there is none.
 
-    ``known`` has the latest record of every output that was made, whatever failed since, by the output as it was named.
+    ``known`` has the latest record of every output that was made, whatever failed since, by the
+    output as it was named.
     Raises FileError when the file cannot be written or another batch writes to it, SpecError when
     there are other things in it than records. The torn last line of a killed run is cut off.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 
@@ -68,9 +68,9 @@ class Divided(Recipe):
         self, run: int, whole: np.ndarray, index: np.ndarray, reading: Reading
     ) -> np.ndarray:
         """Rows ``index`` of one run, which in the source are ``whole``."""
-        made = self._layouts[run].copied(whole, self.axis)
+        members, layout = _copies(self.runs[run])
+        made = layout.copied(whole, self.axis)
         into, out = (np.moveaxis(as_bits(each), self.axis, 1) for each in (made, whole))
-        members = self._families[run]
         taps = math.prod(into.shape[2:])
         width = sum(len(family.sources) for family in members)
         for rows in _steps(len(index), width * taps):
@@ -101,7 +101,7 @@ class Divided(Recipe):
         outputs = made.shape[1] if made.ndim > 1 else 1
         flat = made.reshape(len(index), outputs, -1)  # "place out tap"
         taps = flat.shape[2]
-        for family in self._families[0]:
+        for family in _copies(grown)[0]:
             places = np.flatnonzero(np.isin(wanted, family.sources))
             sources, firsts, inverse = np.unique(
                 wanted[places], return_index=True, return_inverse=True
@@ -160,14 +160,6 @@ class Divided(Recipe):
             return None
         return self.copy_of_row[rows].reshape(shape)
 
-    @cached_property
-    def _layouts(self) -> tuple[Layout, ...]:
-        return tuple(map(Layout.of, self.runs, self._families))
-
-    @cached_property
-    def _families(self) -> tuple[tuple[Family, ...], ...]:
-        return tuple(map(families, self.runs))
-
     def kept(self) -> Kept | None:
         """Where the source is, if nothing was copied."""
         divided = self.factor != 1.0 or any(run.has_copies for run in self.runs)
@@ -187,6 +179,13 @@ class Divided(Recipe):
                 f"signal to noise {decibels:.1f} dB or more"
             )
         return f"{name} {before}→{after} divided ({self.split}{noise})"
+
+
+@lru_cache(maxsize=16)
+def _copies(grown: ChannelMap) -> tuple[tuple[Family, ...], Layout]:
+    """Of a map; kept for the last ones only, since a large network has thousands."""
+    members = families(grown)
+    return members, Layout.of(grown, members)
 
 
 def _steps(count: int, size: int) -> Iterator[slice]:
