@@ -8,11 +8,11 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ckgrow.checkpoint import File, Format, Reader
-from ckgrow.errors import CheckpointError, FileError
+from ckgrow.errors import CheckpointError, FileError, SpecError
 from ckgrow.names import first_few, shown, shown_path
 from ckgrow.places import Place, inside, is_remote, local
 from ckgrow.registry import format_named, formats, store
@@ -55,6 +55,7 @@ class RegularFile:
             raise FileError(f"{self.place} cannot be opened: {_reason(failure)}") from None
         status = os.fstat(self._descriptor)
         self.size = status.st_size
+        self.stamp: tuple[int, int] | None = (status.st_size, status.st_mtime_ns)
         self._identity = _identity(status)
         try:  # once more, since the path may have changed hands after the first look
             _require_regular(status, self.place)
@@ -126,6 +127,16 @@ class RegularFile:
         except OSError:
             return False
 
+    def is_at(self, place: Place) -> bool:
+        """Whether ``place`` leads to the file that was opened, by this name, a link or another."""
+        if is_remote(place):
+            return False
+        try:
+            status = os.stat(local(place))
+        except (OSError, ValueError):
+            return False
+        return (status.st_dev, status.st_ino) == self._identity[:2]
+
     def close(self) -> None:
         """Gives the file back; closing twice does nothing."""
         if self._descriptor >= 0:
@@ -151,10 +162,27 @@ def open_checkpoint(source: Place | File, weights: str | None = None) -> Reader:
         if not start:
             raise CheckpointError(f"{file.place} is empty; fetch it again or save it again")
         found = _format_of(file, start)
+        if weights is not None and not found.containers:
+            several = ", ".join(each.name for each in formats().values() if each.containers)
+            raise SpecError(
+                f"{file.place} holds one set of weights, as {found.name} files do; choosing "
+                f"weights by name is for {several} files"
+            )
+        return found.open(file, weights)
     except BaseException:
         file.close()
         raise
-    return found.open(file, weights)
+
+
+def require_other(place: Place, files: Sequence[File]) -> None:
+    """FileError when a file to be written at ``place`` would replace one of a teacher's ``files``.
+
+    They are in the order of ``Reader.files``.
+    """
+    for number, file in enumerate(files):
+        if file.is_at(place):
+            part = "part of the teacher" if number else "the teacher itself"
+            raise FileError(f"{shown_path(place)} is {part}; write the student elsewhere")
 
 
 def _entrance(place: Place) -> Place:
@@ -164,7 +192,10 @@ def _entrance(place: Place) -> Place:
         return place
     endings = tuple(suffix for each in formats().values() for suffix in each.suffixes)
     found = [name for name in sorted(names) if name.lower().endswith(endings)]
-    chosen = [name for name in found if name.endswith(".index.json")] or found
+    indexes = tuple(
+        suffix for each in formats().values() if each.shards for suffix in each.suffixes
+    )
+    chosen = [name for name in found if name.lower().endswith(indexes)] or found
     if len(chosen) == 1:
         return inside(place, chosen[0])
     if not chosen:

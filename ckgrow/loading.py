@@ -34,13 +34,14 @@ Source = Place | File | Tensors
 class Opened:
     """An open checkpoint whose network is not known yet.
 
-    ``path`` is None for what this machine has no file of. ``header`` has names without the wrapper
-    ``prefix`` that all keys of the file share; ``provenance`` is that of a student of an earlier
-    run, and ``lender`` the file that it was taken from where the checkpoint's own is lost.
+    ``place`` is where it is, as it was given, which may hold secrets; messages say ``label``. It
+    is None for tensors in memory. ``header`` has names without the wrapper ``prefix`` that all keys
+    of the file share; ``provenance`` is that of a student of an earlier run, and ``lender`` the
+    file that it was taken from where the checkpoint's own is lost.
     """
 
     label: str
-    path: Path | None
+    place: Place | None = field(repr=False)
     reader: Reader
     prefix: str
     header: Header
@@ -53,7 +54,7 @@ class Loaded:
     """An open checkpoint with its network; the rest is as in :class:`Opened`."""
 
     label: str
-    path: Path | None
+    place: Place | None = field(repr=False)
     reader: Reader
     prefix: str
     header: Header
@@ -70,6 +71,11 @@ class Loaded:
         """A whole tensor in its stored dtype and shape."""
         shape = self.header.shape(name)
         return self.read(name, 0, shape[0] if shape else 1).reshape(shape)
+
+    @property
+    def path(self) -> Path | None:
+        """Where this machine has it; None where it has not."""
+        return None if self.place is None or is_remote(self.place) else local(self.place)
 
     @property
     def ties(self) -> tuple[tuple[str, ...], ...]:
@@ -136,17 +142,16 @@ def load(source: Source, wish: Wish) -> Loaded:
 
 def open_source(source: Source, weights: str | None = None) -> Opened:
     """Opens ``source`` and reads what it says of itself; ``weights`` as in :class:`Wish`."""
-    path: Path | None = None
+    place: Place | None = None
     reader: Reader
     if isinstance(source, Mapping):
         label, reader = "the given tensors", MemoryReader(source)
     elif isinstance(source, str | Path):
-        path = None if is_remote(source) else local(source)
-        label, reader = shown_path(source), open_checkpoint(source, weights)
+        place, label, reader = source, shown_path(source), open_checkpoint(source, weights)
     else:
-        path, label, reader = source.path, source.place, open_checkpoint(source, weights)
+        place, label, reader = source.path, source.place, open_checkpoint(source, weights)
     try:
-        return _opened(label, path, reader)
+        return _opened(label, place, reader)
     except BaseException:
         reader.close()
         raise
@@ -157,15 +162,15 @@ def twin(loaded: Loaded, name: str, wish: Wish) -> Loaded:
     if not isinstance(loaded.reader, ContainerReader):
         raise TypeError(f"{loaded.label} is no container")
     label = f"{shown(name)} of {loaded.label}"
-    return recognised(_opened(label, loaded.path, loaded.reader.twin(name)), wish)
+    return recognised(_opened(label, loaded.place, loaded.reader.twin(name)), wish)
 
 
-def _opened(label: str, path: Path | None, reader: Reader) -> Opened:
+def _opened(label: str, place: Place | None, reader: Reader) -> Opened:
     prefix = common_prefix(reader.header)
     header = Header({name[len(prefix) :]: spec for name, spec in reader.header.items()})
     text = reader.contents.metadata.get(PROVENANCE_KEY)
     provenance = Provenance.from_json(text, label) if text is not None else None
-    return Opened(label, path, reader, prefix, header, provenance)
+    return Opened(label, place, reader, prefix, header, provenance)
 
 
 def recognised(opened: Opened, wish: Wish) -> Loaded:
@@ -181,7 +186,7 @@ def recognised(opened: Opened, wish: Wish) -> Loaded:
     adapter, network = restored or _by_keys_and_shapes(header, wish, label)
     return Loaded(
         label,
-        opened.path,
+        opened.place,
         opened.reader,
         opened.prefix,
         header,

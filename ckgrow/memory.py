@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ckgrow.checkpoint import Contents, Span
+from ckgrow.checkpoint import Contents, File, Span
 from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, TensorSpec, numpy_dtype
 from ckgrow.names import shown
@@ -33,6 +33,10 @@ class MemoryReader:
     def span(self, name: str) -> Span | None:
         """In no file."""
         return None
+
+    def files(self) -> tuple[File, ...]:
+        """None."""
+        return ()
 
     def unchanged(self) -> bool:
         """Nobody else writes to it while ckgrow runs."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ckgrow.checkpoint import Contents, File, Format, Target
-from ckgrow.errors import FileError, SpecError
+from ckgrow.errors import SpecError
+from ckgrow.files import require_other
 from ckgrow.loading import Loaded, Opened
 from ckgrow.names import first_few, guess, shown, shown_path
 from ckgrow.places import Place, beside, inside, is_remote, local, name_of
@@ -51,13 +52,15 @@ class Part(Target, Protocol):
 class Output:
     """A checkpoint to be written: its main file, its format, and what is not to be carried over.
 
-    A file of a checkpoint in parts has at most ``shard_size`` bytes of tensors.
+    A file of a checkpoint in parts has at most ``shard_size`` bytes of tensors. The files ``keep``
+    are the teacher's, and none of them is replaced.
     """
 
     place: Place
     format: Format
     drop: tuple[str, ...] = ()
     shard_size: int = SHARD_SIZE
+    keep: tuple[File, ...] = ()
 
     def weights(self, source: Contents) -> str | None:
         """What the weights of ``source`` are called in the output; None where they are all."""
@@ -75,8 +78,8 @@ class Output:
     def part(self, *, force: bool) -> AbstractContextManager[Part]:
         """What is written first, here or elsewhere; nothing of it is left when it ends."""
         if is_remote(self.place):
-            return UploadedPart(str(self.place), force=force)
-        return PartFile(self.place, force=force)
+            return UploadedPart(str(self.place), force=force, keep=self.keep)
+        return PartFile(self.place, force=force, keep=self.keep)
 
 
 def output_of(
@@ -91,18 +94,18 @@ def output_of(
 
     A folder, or a shard size, asks for a checkpoint in parts. What is merely copied does not
     ``grow``. Raises SpecError where ckgrow does not write it so, or would have to leave out what
-    ``source`` holds; FileError where the output is the source itself.
+    ``source`` holds; FileError where the output is the source itself, or part of it.
     """
     main = _main_file(place, in_parts=shard_size is not None)
-    if _is_same(source, main):
-        raise FileError(f"{shown_path(main)} is the teacher itself; write the student elsewhere")
+    files = source.reader.files()
+    require_other(main, files)
     writing = _format_for(main)
     if shard_size is not None and shard_size < 1:
         raise SpecError("--shard-size: a file holds at least one byte of tensors")
     _require_beside_weights(source.reader.contents, drop)
     if writing.containers and grows:
         _require_all_grown(source.reader.contents, main, drop)
-    return Output(main, writing, tuple(drop), shard_size or SHARD_SIZE)
+    return Output(main, writing, tuple(drop), shard_size or SHARD_SIZE, files)
 
 
 def _main_file(place: Place, *, in_parts: bool) -> Place:
@@ -127,13 +130,6 @@ def _main_file(place: Place, *, in_parts: bool) -> Place:
 
 def _is_folder(place: Place) -> bool:
     return str(place).endswith("/") or (not is_remote(place) and os.path.isdir(local(place)))
-
-
-def _is_same(source: Loaded | Opened, output: Place) -> bool:
-    if is_remote(output):
-        return source.label == shown_path(output)
-    path = source.path
-    return path is not None and os.path.exists(local(output)) and os.path.samefile(path, output)
 
 
 def _format_for(place: Place) -> Format:

@@ -6,23 +6,27 @@ a slash, so places stay texts until it is known which of the two they are.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 Place = str | Path
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_HERE = "file://"
+_HERE = re.compile(r"(?:file|local)://(?:localhost(?=/))?", re.IGNORECASE)
 
 
 def is_remote(place: Place) -> bool:
     """Whether ``place`` is a URL; a path of this machine that looks like one begins with ``./``."""
-    return isinstance(place, str) and bool(_SCHEME.match(place)) and not place.startswith(_HERE)
+    return isinstance(place, str) and bool(_SCHEME.match(place)) and not _HERE.match(place)
 
 
 def local(place: Place) -> Path:
-    """A place of this machine as a path."""
-    return Path(place.removeprefix(_HERE) if isinstance(place, str) else place)
+    """A place of this machine as a path; a ``file://`` URL may have characters written as %20."""
+    if isinstance(place, str) and (scheme := _HERE.match(place)):
+        return Path(os.fsdecode(unquote_to_bytes(os.fsencode(place[scheme.end() :]))))
+    return Path(place)
 
 
 def name_of(place: Place) -> str:

@@ -36,6 +36,14 @@ _DAMAGES = (
 
 
 @dataclass(frozen=True)
+class TwinHashes:
+    """The content of another state dict of the same container, in the teacher and the student."""
+
+    teacher: str
+    student: str = UNHASHED
+
+
+@dataclass(frozen=True)
 class Provenance:
     """The identity and history of a student.
 
@@ -47,7 +55,8 @@ class Provenance:
     are called otherwise are called now, ``defects`` how far rounded nodes are from keeping the
     function, each relative to what passes through it. ``options`` are the student's,
     ``teacher_options`` what was stated of the teacher. ``lineage`` holds the teacher's own
-    ancestors, oldest first, each as {teacher, spec, version}.
+    ancestors, oldest first, each as {teacher, spec, version}. ``twins`` are the other state dicts
+    of a container.
     """
 
     version: str
@@ -67,6 +76,7 @@ class Provenance:
     defects: Mapping[str, float]
     graph: Graph | None = None
     calibration: Mapping[str, str] = field(default_factory=dict)
+    twins: Mapping[str, TwinHashes] = field(default_factory=dict)
     student: str = UNHASHED
 
     def to_json(self) -> str:
@@ -92,6 +102,8 @@ class Provenance:
             "calibration": dict(self.calibration),
             "student": self.student,
         }
+        if self.twins:
+            document["twins"] = {name: vars(each) for name, each in self.twins.items()}
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @staticmethod
@@ -132,6 +144,10 @@ class Provenance:
                 defects={name: float(each) for name, each in document["defects"].items()},
                 graph=None if document["graph"] is None else graph_from(document["graph"]),
                 calibration=_mapping(document["calibration"]),
+                twins={
+                    name: TwinHashes(_text(each["teacher"]), _text(each["student"]))
+                    for name, each in document.get("twins", {}).items()
+                },
                 student=str(document["student"]),
             )
         except _DAMAGES as damage:
@@ -141,8 +157,8 @@ class Provenance:
             ) from None
 
     def identity(self) -> str:
-        """What makes two runs the same run: everything but the student's hash."""
-        return replace(self, student=UNHASHED).to_json()
+        """What makes two runs grow the same weights: everything but hashes of what was made."""
+        return replace(self, student=UNHASHED, twins={}).to_json()
 
     def as_ancestor(self) -> tuple[Mapping[str, Any], ...]:
         """The lineage of a student grown from this one."""

@@ -18,12 +18,13 @@ import fcntl
 import glob
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from ckgrow.checkpoint import File
 from ckgrow.errors import FileError
-from ckgrow.files import RegularFile
+from ckgrow.files import RegularFile, require_other
 from ckgrow.names import shown_path
 from ckgrow.places import Place, local
 
@@ -36,11 +37,12 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 class PartFile:
     """The part file of ``target``, locked while the context is open, and removed at its end.
 
-    Companions of it are covered by its lock. Raises FileError when the folder is missing or not
-    writable, when ``target`` is no regular file, or is being written by another run.
+    Companions of it are covered by its lock; none is one of the files ``keep``. Raises FileError
+    when the folder is missing or not writable, when ``target`` is no regular file, or is being
+    written by another run.
     """
 
-    def __init__(self, target: Place, *, force: bool) -> None:
+    def __init__(self, target: Place, *, force: bool, keep: Sequence[File] = ()) -> None:
         self.shown = shown_path(target)
         self.target = _resolved(local(target), self.shown)
         self.name = self.target.name
@@ -49,6 +51,7 @@ class PartFile:
         self._outdated: set[str] = set()
         self._journal = self._part_of("")
         self._force = force
+        self._keep = keep
         self._lock = -1
         if self.taken and not os.path.isfile(self.target):
             kind = "a directory" if self.target.is_dir() else "no regular file"
@@ -87,9 +90,10 @@ class PartFile:
     def companion(self, name: str) -> Path:
         """Where the file that will be called ``name`` is written.
 
-        Raises FileError when there is one already that may not be replaced.
+        Raises FileError when there is one already that may not be replaced, or is to be kept.
         """
         self._require_free(name)
+        require_other(self.target.with_name(name), self._keep)
         self._companions[name] = self._part_of(name)
         return self._companions[name]
 
@@ -98,7 +102,8 @@ class PartFile:
         return RegularFile(self.target, place=self.shown) if self.taken else None
 
     def outdate(self, name: str) -> None:
-        """Is taken away before the new main file gets its name."""
+        """Is taken away before the new main file gets its name; FileError for one to be kept."""
+        require_other(self.target.with_name(name), self._keep)
         self._outdated.add(name)
 
     def opened(self) -> File:

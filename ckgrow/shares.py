@@ -2,8 +2,8 @@
 
 A weight w of a format with p significant bits is a whole multiple m of ulp(w), with |m| < 2^p.
 Each share is a whole multiple of the same ulp, and the last one is w minus the others: every share
-is representable and the sum is w exactly, in any order of adding, whatever the fractions, in every
-format and for subnormal numbers too. (A plain division by 3 is not exact; 3/4 + 1/4 rounds too.)
+is representable and the sum is w exactly, whatever the fractions, in every format and for subnormal
+numbers too. (A plain division by 3 is not exact; 3/4 + 1/4 rounds as well.)
 
 For a fraction f in [0, 1) the sum w + w f lies between w and 2 w, where floating-point numbers are
 whole multiples of ulp(w), so fl(w + w f) - w is such a share after three operations. 16-bit formats

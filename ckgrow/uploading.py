@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from ckgrow.checkpoint import File
 from ckgrow.errors import FileError
-from ckgrow.files import RegularFile
+from ckgrow.files import RegularFile, require_other
 from ckgrow.names import shown_path
 from ckgrow.places import beside, name_of
 from ckgrow.registry import store
@@ -20,11 +21,11 @@ class UploadedPart:
     """A checkpoint that is made in a temporary folder here, and copied to a URL when it is whole.
 
     Its main file is copied last. There are no locks elsewhere: of two runs onto one URL the first
-    one stays, or the last one with ``force``. Raises FileError for a URL that nothing can be
+    one stays, or the last one with ``force``. None of the files ``keep`` is replaced. Raises FileError for a URL that nothing can be
     written to.
     """
 
-    def __init__(self, url: str, *, force: bool) -> None:
+    def __init__(self, url: str, *, force: bool, keep: Sequence[File] = ()) -> None:
         self.shown = shown_path(url)
         self.name = name_of(url)
         if not self.name:
@@ -32,6 +33,7 @@ class UploadedPart:
         store().require_writable(url)
         self._url = url
         self._force = force
+        self._keep = keep
         self._companions: list[str] = []
         self._outdated: list[str] = []
 
@@ -51,7 +53,8 @@ class UploadedPart:
         return self
 
     def companion(self, name: str) -> Path:
-        """Beside the main file, in the temporary folder."""
+        """Beside the main file, in the temporary folder; FileError for one to be kept."""
+        require_other(beside(self._url, name), self._keep)
         self._companions.append(name)
         return self.path.with_name(name)
 
@@ -60,7 +63,8 @@ class UploadedPart:
         return store().open(self._url) if self.taken else None
 
     def outdate(self, name: str) -> None:
-        """Is taken away once the new main file is there."""
+        """Is taken away once the new main file is there; FileError for one to be kept."""
+        require_other(beside(self._url, name), self._keep)
         self._outdated.append(name)
 
     def opened(self) -> File:

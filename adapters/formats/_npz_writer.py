@@ -14,7 +14,8 @@ from ._checksums import Pieces, combined
 from ._npz_layout import RAW_DTYPES, Layout
 from ._output_file import OutputFile
 from ._rows import packed
-from ._side_file import SideFile, replaced, write_side_file
+from ._side_file import SideFile, write_side_file
+from ._writing import replaced
 
 
 class NpzWriter:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -16,25 +18,22 @@ from ._onnx_parsing import Model
 from ._onnx_tensors import Initialiser
 from ._onnx_varints import Varints
 from ._rows import rows_shape
+from ._siblings import Siblings
 
 
 class OnnxReader:
     """An open model, with the files that its tensors stand in.
 
-    Raises CheckpointError where such a file is missing, too short, or not beside the model; the
-    model's own file stays open then.
+    Raises CheckpointError where such a file is missing, too short, or not beside the model.
     """
 
     def __init__(self, file: File, model: Model) -> None:
         self.header = Header({name: each.spec for name, each in model.tensors.items()})
         self.contents = Contents(metadata=model.metadata, dropped=model.constants)
         self._tensors = model.tensors
-        self._files: dict[str | None, File] = {None: file}
-        try:
-            self._open_others(file)
-        except BaseException:
-            self._close_others()
-            raise
+        self._file = file
+        self._others = _others(file, model.tensors.values())
+        self._siblings = Siblings(file, self._others)
         self._packed = {
             name: Varints(name, each.spec, file, each.offset, each.size)
             for name, each in model.tensors.items()
@@ -53,45 +52,59 @@ class OnnxReader:
             own = self._tensors[name]
             data = rows.reshape(-1).view(np.uint8)  # the same memory, as bytes
             offset = own.offset + start * width * spec.itemsize
-            self._files[own.location].read_into(data.data, offset)
+            with self._holding(own) as file:
+                file.read_into(data.data, offset)
         return rows
 
     def span(self, name: str) -> Span | None:
         """Where the tensor stands, unless it is packed or its file is elsewhere."""
         own = self._tensors[name]
-        path = self._files[own.location].path
+        path = (self._file if own.location is None else self._others[own.location]).path
         if own.packed or path is None:
             return None
         return Span(path, own.offset, own.size)
 
+    def files(self) -> tuple[File, ...]:
+        """The model, and the files of its tensors."""
+        return (self._file, *self._siblings.files())
+
     def unchanged(self) -> bool:
         """Whether all files are still those that were opened."""
-        return all(file.unchanged() for file in self._files.values())
+        return all(file.unchanged() for file in self.files())
 
     def close(self) -> None:
         """Gives all files back."""
-        for file in self._files.values():
-            file.close()
+        self._siblings.close()
+        self._file.close()
 
-    def _open_others(self, model: File) -> None:
-        for each in self._tensors.values():
-            if each.location not in self._files:
-                self._files[each.location] = _beside(model, each)
-            file = self._files[each.location]
-            if each.offset + each.size > file.size:
-                raise CheckpointError(
-                    f"{file.place} is too short: tensor {shown(each.name)} of {model.place} ends "
-                    f"at byte {each.offset + each.size}, the file has {file.size}; fetch it again"
-                )
-
-    def _close_others(self) -> None:
-        for location, file in self._files.items():
-            if location is not None:
-                file.close()
+    def _holding(self, tensor: Initialiser) -> AbstractContextManager[File]:
+        """The file in which a tensor stands."""
+        return (
+            nullcontext(self._file)
+            if tensor.location is None
+            else self._siblings.use(tensor.location)
+        )
 
 
-def _beside(model: File, tensor: Initialiser) -> File:
-    location = tensor.location or ""
+def _others(model: File, tensors: Iterable[Initialiser]) -> dict[str, File]:
+    """The files of tensors that are not in the model itself, by their locations."""
+    files: dict[str, File] = {}
+    for each in tensors:
+        if each.location is None:
+            continue
+        if each.location not in files:
+            files[each.location] = _beside(model, each.location)
+        file = files[each.location]
+        if each.offset + each.size > file.size:
+            raise CheckpointError(
+                f"{file.place} is too short: tensor {shown(each.name)} of {model.place} ends "
+                f"at byte {each.offset + each.size}, the file has {file.size}; fetch it again"
+            )
+    return files
+
+
+def _beside(model: File, location: str) -> File:
+    """A file that the model names, closed again."""
     file = model.sibling(location)
     if file is None:
         raise CheckpointError(
@@ -105,7 +118,6 @@ def _beside(model: File, tensor: Initialiser) -> File:
                 f"{model.place} names the file {shown(location)}, which has another name "
                 "elsewhere (a hard link); put a copy there"
             )
-    except BaseException:
+    finally:
         file.close()
-        raise
     return file

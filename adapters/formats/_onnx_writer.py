@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from contextlib import closing
 
@@ -15,6 +14,7 @@ from ._onnx_layout import Layout, Place, beside, compose
 from ._onnx_parsing import parse
 from ._output_file import OutputFile
 from ._rows import packed
+from ._writing import Missing, rewritten
 
 EMBEDDED = 256_000_000
 """Most bytes of tensors in the model itself; more go to a file beside it.
@@ -28,11 +28,10 @@ class OnnxWriter:
 
     def __init__(self, target: Target, content: Content) -> None:
         self._header = content.header
-        self._missing = sum(spec.nbytes for spec in content.header.values())
-        self._lock = threading.Lock()
+        self._missing = Missing(content.header)
         places: dict[str, Place] = {}
         size = 0
-        if self._missing > EMBEDDED:
+        if sum(spec.nbytes for spec in content.header.values()) > EMBEDDED:
             places, size = beside(content, _data_name(target))
         self._layout = compose(content, places, target.name)
         self._offsets = {name: place.offset for name, place in places.items()}
@@ -53,22 +52,16 @@ class OnnxWriter:
         """
         begin, data = packed(name, self._header[name], start, rows)
         self._data.write(data, self._offsets[name] + begin)
-        with self._lock:
-            self._missing -= len(data)
+        self._missing.wrote(len(data))
 
     def finish(self, replacements: Mapping[str, str]) -> None:
         """Replaces placeholders in the metadata by texts of equal length, flushes, and closes.
 
         Raises ValueError where a placeholder does not stand there once, or rows are missing.
         """
-        if self._missing:
-            raise ValueError(f"{self._missing} bytes of tensors were not written, or some twice")
-        start = self._layout.start
-        for placeholder, text in replacements.items():
-            before, after = placeholder.encode(), text.encode()
-            if len(before) != len(after) or start.count(before) != 1:
-                raise ValueError(f"{placeholder!r} cannot be replaced by {text!r}")
-            self._main.write(after, start.index(before))
+        self._missing.require_none()
+        for offset, text in rewritten(self._layout.start, replacements):
+            self._main.write(text, offset)
         if self._data is not self._main:
             self._data.finish()
         self._main.finish()

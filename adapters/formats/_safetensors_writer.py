@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from ._output_file import OutputFile
 from ._rows import packed
 from ._safetensors_layout import Layout
+from ._writing import Missing, rewritten
 
 
 class SafetensorsWriter:
@@ -20,9 +20,9 @@ class SafetensorsWriter:
     def __init__(self, path: Path, start: bytes, layout: Layout) -> None:
         self._start = start
         self._layout = layout
-        self._missing = sum(spec.nbytes for spec in layout.header.values())
-        self._lock = threading.Lock()
-        self._file = OutputFile(path, len(start) + self._missing)
+        self._missing = Missing(layout.header)
+        total = sum(spec.nbytes for spec in layout.header.values())
+        self._file = OutputFile(path, len(start) + total)
         try:
             self._file.write(start, 0)
         except BaseException:
@@ -36,8 +36,7 @@ class SafetensorsWriter:
         """
         begin, data = packed(name, self._layout.header[name], start, rows)
         self._file.write(data, self._layout.offsets[name] + begin)
-        with self._lock:
-            self._missing -= len(data)
+        self._missing.wrote(len(data))
 
     def finish(self, replacements: Mapping[str, str]) -> None:
         """Replaces placeholders in the metadata by texts of equal length, flushes, and closes.
@@ -45,13 +44,11 @@ class SafetensorsWriter:
         Each placeholder stands exactly once in the header, and neither text needs an escape in
         JSON. Raises ValueError otherwise, and when rows are missing.
         """
-        if self._missing:
-            raise ValueError(f"{self._missing} bytes of tensors were not written, or some twice")
-        for placeholder, text in replacements.items():
-            before, after = _plain(placeholder), _plain(text)
-            if len(before) != len(after) or self._start.count(before) != 1:
-                raise ValueError(f"{placeholder!r} cannot be replaced by {text!r}")
-            self._file.write(after, self._start.index(before))
+        self._missing.require_none()
+        for text in (*replacements, *replacements.values()):
+            _require_plain(text)
+        for offset, after in rewritten(self._start, replacements):
+            self._file.write(after, offset)
         self._file.finish()
 
     def abandon(self) -> None:
@@ -59,7 +56,6 @@ class SafetensorsWriter:
         self._file.abandon()
 
 
-def _plain(text: str) -> bytes:
+def _require_plain(text: str) -> None:
     if json.dumps(text, ensure_ascii=False) != f'"{text}"':
         raise ValueError(f"{text!r} needs an escape in JSON")
-    return text.encode()

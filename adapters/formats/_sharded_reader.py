@@ -1,7 +1,6 @@
 """Reads a checkpoint in several safetensors files.
 
-Opening reads the headers of all shards and closes them again; each is opened anew when a tensor of
-it is read, so that a checkpoint may have more files than a process may have open.
+Opening reads the headers of all shards.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from ckgrow.errors import CheckpointError, FileError
 from ckgrow.header import Header
 from ckgrow.names import shown
 
-from ._open_few import OpenFew
 from ._safetensors_layout import Layout
 from ._sharded_index import read_index
+from ._siblings import Siblings
 from .safetensors import SafetensorsReader, read_layout
 
 
@@ -48,12 +47,13 @@ class ShardedReader:
         )
         shared = _shared([shard.layout.metadata for shard in self._shards.values()])
         self.contents = Contents(metadata={**shared, **index.metadata})
-        self._open = OpenFew(self._opened, SafetensorsReader.close)
+        self._siblings = Siblings(file, {at: shard.file for at, shard in self._shards.items()})
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop`` of tensor ``name``, in an array of their own."""
-        with self._open.use(self._weight_map[name]) as shard:
-            return shard.read(name, start, stop)
+        at = self._weight_map[name]
+        with self._siblings.use(at) as file:
+            return SafetensorsReader(file, self._shards[at].layout).read(name, start, stop)
 
     def span(self, name: str) -> Span | None:
         """Where the tensor stands in its shard, if that is on this machine."""
@@ -63,29 +63,22 @@ class ShardedReader:
         size = self.header[name].nbytes
         return Span(shard.file.path, shard.layout.offsets[name], size)
 
+    def files(self) -> tuple[File, ...]:
+        """Index and shards."""
+        return (self._file, *self._siblings.files())
+
+    def parts(self) -> frozenset[frozenset[str]]:
+        """Which tensors stand in one shard together."""
+        return frozenset(frozenset(shard.layout.header) for shard in self._shards.values())
+
     def unchanged(self) -> bool:
         """Whether index and shards are still those that were opened."""
-        return self._file.unchanged() and all(
-            shard.file.unchanged() for shard in self._shards.values()
-        )
+        return all(file.unchanged() for file in self.files())
 
     def close(self) -> None:
         """Gives all files back."""
-        self._open.close()
+        self._siblings.close()
         self._file.close()
-
-    def _opened(self, name: str) -> SafetensorsReader:
-        """A shard once more; FileError when it is another file by now."""
-        shard = self._shards[name]
-        file = self._file.sibling(name)
-        if file is None or not shard.file.unchanged():
-            if file is not None:
-                file.close()
-            raise FileError(
-                f"{shard.file.place} changed while {self._file.place} was read; run again when "
-                "nothing writes to it"
-            )
-        return SafetensorsReader(file, shard.layout)
 
 
 def _shard(index: File, name: str) -> Shard:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from ckgrow.checkpoint import Content, Shard, Target
 from ckgrow.errors import CheckpointError, FileError
+from ckgrow.header import Header
 from ckgrow.names import shown, shown_path
 
 from ._open_few import OpenFew
@@ -17,7 +17,7 @@ from ._output_file import OutputFile
 from ._rows import packed
 from ._safetensors_layout import Layout, compose
 from ._sharded_index import LARGEST, Index, cut, shard_name, stem_of
-from ._side_file import replaced
+from ._writing import Missing, replaced
 
 FORMAT = "format"
 """The entry of a shard by which others know that its tensors are torch's."""
@@ -50,7 +50,8 @@ class ShardedWriter:
         }
         self._path = target.path
         self._index = Index(weight_map, metadata)
-        self._total = self._missing = sum(spec.nbytes for spec in content.header.values())
+        self._total = sum(spec.nbytes for spec in content.header.values())
+        self._missing = Missing(content.header)
         if len(self._index.text(self._total)) > LARGEST:
             raise CheckpointError(
                 f"{shown(target.name)}: names and metadata need an index of more than {LARGEST} "
@@ -60,7 +61,6 @@ class ShardedWriter:
             name: _made(Shard(target.companion(name), header, shared))
             for name, header in zip(names, headers, strict=True)
         }
-        self._lock = threading.Lock()
         self._open = OpenFew(self._opened, OutputFile.abandon)
 
     @property
@@ -78,12 +78,11 @@ class ShardedWriter:
         begin, data = packed(name, layout.header[name], start, rows)
         with self._open.use(at) as file:
             file.write(data, layout.offsets[name] + begin)
-        with self._lock:
-            self._missing -= len(data)
+        self._missing.wrote(len(data))
 
     def hand_out(self) -> tuple[Shard, ...]:
         """The shards, which others write from now on; ``finish`` looks whether they are there."""
-        self._missing = 0
+        self._missing = Missing(Header({}))
         return tuple(made.shard for made in self._made.values())
 
     def finish(self, replacements: Mapping[str, str]) -> None:
@@ -92,8 +91,7 @@ class ShardedWriter:
         Raises ValueError when a placeholder does not stand exactly once in the metadata, and when
         rows are missing; FileError when a shard that others wrote is not as long as it has to be.
         """
-        if self._missing:
-            raise ValueError(f"{self._missing} bytes of tensors were not written, or some twice")
+        self._missing.require_none()
         self._open.close()
         for name, made in self._made.items():
             if made.shard.path.stat().st_size != made.size:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckgrow.checkpoint import File, Target
@@ -26,10 +26,14 @@ LARGEST = 100_000_000
 
 @dataclass(frozen=True)
 class SideFile:
-    """What it says: ``metadata`` are string entries, ``dtypes`` numpy names by tensor."""
+    """What it says: ``metadata`` are string entries, ``dtypes`` numpy names by tensor.
+
+    ``files`` is the file that says so, closed; there is none where nothing is said.
+    """
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     dtypes: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
 
 
 def side_name(name: str) -> str:
@@ -51,7 +55,7 @@ def read_side_file(file: File) -> SideFile:
                 f"{side.place} has {side.size} bytes; a side file has at most {LARGEST}, so it is "
                 f"none: move it away to read {file.place} without it"
             )
-        return _parsed(side.read(0, side.size))
+        return replace(_parsed(side.read(0, side.size)), files=(side,))
     except (ValueError, RecursionError) as damage:
         raise CheckpointError(
             f"{side.place} is damaged or no side file of ckgrow ({_cause(damage)}); move it away "
@@ -76,20 +80,6 @@ def write_side_file(target: Target, side: SideFile) -> None:
         stream.write(text.encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def replaced(metadata: Mapping[str, str], replacements: Mapping[str, str]) -> dict[str, str]:
-    """The entries with each placeholder replaced, as a writer's ``finish`` is told to.
-
-    Raises ValueError unless a placeholder stands exactly once in them, and is as long as its text.
-    """
-    texts = dict(metadata)
-    for placeholder, text in replacements.items():
-        places = [name for name, value in texts.items() for _ in range(value.count(placeholder))]
-        if len(places) != 1 or len(placeholder) != len(text):
-            raise ValueError(f"{placeholder!r} cannot be replaced by {text!r}")
-        texts[places[0]] = texts[places[0]].replace(placeholder, text)
-    return texts
 
 
 def _parsed(data: bytes) -> SideFile:

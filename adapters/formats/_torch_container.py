@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ckgrow.checkpoint import PROVENANCE_KEY
+from ckgrow.checkpoint import PROVENANCE_KEY, Content
 from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, common_prefix
 
+from ._torch_digest import digest
 from ._torch_ties import Ties, joined, place_of, renamed, same_bits, ties_of
 from ._torch_weights import is_tensor, require_names, specs_of, tensors_in
 
@@ -109,6 +110,25 @@ class Container:
         if record is not None:
             made[PROVENANCE_KEY] = record
         return made
+
+    def carries(
+        self, source: Container, drop: Iterable[str], state_dicts: Iterable[str | None]
+    ) -> bool:
+        """Whether everything beside the tensors of ``state_dicts`` is that of ``source``.
+
+        That is compared without ``drop``; the record of growth does not count.
+        """
+        empty: dict[str | None, dict[str, torch.Tensor]] = {name: {} for name in state_dicts}
+        if source.weights not in empty:
+            return False
+        own, other = self.rebuilt(empty, (), None), source.rebuilt(empty, drop, None)
+        return digest(own) == digest(other)
+
+
+def container_of(content: Content) -> Container:
+    """The container that ``content`` comes from; an empty one where it comes from elsewhere."""
+    known = content.container
+    return known if isinstance(known, Container) else Container({}, None)
 
 
 def entry_name(state_dict: str | None, key: object) -> str:

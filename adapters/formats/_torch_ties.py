@@ -43,12 +43,25 @@ def place_of(tensor: torch.Tensor) -> object:
 
 def joined(ties: Ties, more: Ties) -> Ties:
     """Both, each name in one tie at most."""
-    apart: list[tuple[str, ...]] = []
+    above: dict[str, str] = {}  # a name of the same tie, by each but the first
+
+    def first(name: str) -> str:
+        while name in above:
+            after = above[name]
+            if after in above:  # halves the way for whoever comes next
+                above[name] = above[after]
+            name = after
+        return name
+
+    names: dict[str, list[str]] = {}
     for tie in (*ties, *more):
-        touching = [each for each in apart if not set(each).isdisjoint(tie)]
-        apart = [each for each in apart if each not in touching]
-        apart.append(tuple(dict.fromkeys(name for each in (*touching, tie) for name in each)))
-    return tuple(apart)
+        for name in tie:
+            one, other = first(tie[0]), first(name)
+            if one != other:
+                above[other] = one
+    for name in dict.fromkeys(name for tie in (*ties, *more) for name in tie):
+        names.setdefault(first(name), []).append(name)
+    return tuple(map(tuple, names.values()))
 
 
 def renamed(ties: Ties, header: Header, other: Header) -> Ties:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,10 @@ from ckgrow.header import Header, common_prefix
 
 from ._output_file import OutputFile
 from ._rows import packed
-from ._side_file import SideFile, replaced, write_side_file
-from ._torch_container import Container
+from ._side_file import SideFile, write_side_file
+from ._torch_container import Container, container_of
 from ._torch_ties import Ties, same_bits
+from ._writing import Missing, replaced
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +29,7 @@ class StateDict:
         self.header = header
         self._ties = ties
         self._bytes = {name: np.empty(spec.nbytes, np.uint8) for name, spec in header.items()}
-        self._missing = sum(spec.nbytes for spec in header.values())
-        self._lock = threading.Lock()
+        self._missing = Missing(header)
 
     def write(self, name: str, start: int, rows: np.ndarray) -> None:
         """Keeps ``rows`` of tensor ``name`` from row ``start`` on, each row once.
@@ -39,13 +38,11 @@ class StateDict:
         """
         begin, data = packed(name, self.header[name], start, rows)
         self._bytes[name][begin : begin + len(data)] = data
-        with self._lock:
-            self._missing -= len(data)
+        self._missing.wrote(len(data))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of them, tied ones as one; ValueError when rows are missing or ties differ."""
-        if self._missing:
-            raise ValueError(f"{self._missing} bytes of tensors were not written, or some twice")
+        self._missing.require_none()
         made = {name: self._tensor(name) for name in self.header}
         for first, *others in self._ties:
             for name in others:
@@ -73,8 +70,7 @@ class TorchWriter(StateDict):
 
     def __init__(self, target: Target, content: Content) -> None:
         super().__init__(content.header, content.ties)
-        known = content.container
-        self._container = known if isinstance(known, Container) else Container({}, None)
+        self._container = container_of(content)
         self._target = target
         self._metadata = content.metadata
         self._drop = content.drop

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from ckgrow.checkpoint import Content, Contents, File, Span, Target
-from ckgrow.errors import SpecError
 from ckgrow.header import Header, numpy_dtype
 from ckgrow.names import shown_path
 
@@ -20,17 +19,18 @@ from ._npz_reading import Array, arrays
 from ._npz_rows import Streamed, Unpacked
 from ._npz_writer import NpzWriter
 from ._rows import rows_shape
-from ._side_file import read_side_file
+from ._side_file import SideFile, read_side_file
 from ._zip_reading import EMPTY, START, first_name, members
 
 
 class NpzReader:
     """An open npz file."""
 
-    def __init__(self, file: File, found: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    def __init__(self, file: File, found: Mapping[str, Array], side: SideFile) -> None:
         self.header = Header({name: array.spec for name, array in found.items()})
-        self.contents = Contents(metadata=metadata)
+        self.contents = Contents(metadata=side.metadata)
         self._file = file
+        self._side = side
         self._arrays = found
         self._sources = {
             name: (Streamed if array.in_rows else Unpacked)(file, name, array)
@@ -50,9 +50,13 @@ class NpzReader:
             return None
         return Span(self._file.path, array.member.offset + array.skipped, array.spec.nbytes)
 
+    def files(self) -> tuple[File, ...]:
+        """The archive, and its side file if it has one."""
+        return (self._file, *self._side.files)
+
     def unchanged(self) -> bool:
-        """Whether the file is still the one that was opened."""
-        return self._file.unchanged()
+        """Whether the files are still those that were opened."""
+        return all(file.unchanged() for file in self.files())
 
     def close(self) -> None:
         """Gives the file and the memory back."""
@@ -76,18 +80,9 @@ class Npz:
         )
 
     def open(self, file: File, weights: str | None) -> NpzReader:
-        """Reads the directory, the arrays' headers and the side file; refuses ``weights``."""
-        try:
-            if weights is not None:
-                raise SpecError(
-                    f"{file.place} is an npz file and holds one set of weights; choosing weights "
-                    "by name is for torch files"
-                )
-            side = read_side_file(file)
-            return NpzReader(file, arrays(file, members(file), side.dtypes), side.metadata)
-        except BaseException:
-            file.close()
-            raise
+        """Reads the directory, the arrays' headers and the side file."""
+        side = read_side_file(file)
+        return NpzReader(file, arrays(file, members(file), side.dtypes), side)
 
     def create(self, target: Target, content: Content) -> NpzWriter:
         """Reserves the space; an existing file is overwritten.

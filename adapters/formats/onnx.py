@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ckgrow.checkpoint import Content, File, Span, Target
-from ckgrow.errors import SpecError
 
 from ._onnx_parsing import parse
 from ._onnx_reader import OnnxReader
@@ -40,17 +39,8 @@ class Onnx:
         return start[0] == _VERSION_KEY and 0 < version <= _LAST_VERSION and following in _NEXT_KEYS
 
     def open(self, file: File, weights: str | None) -> OnnxReader:
-        """Reads everything but the tensors' numbers; refuses ``weights``, as there is no choice."""
-        try:
-            if weights is not None:
-                raise SpecError(
-                    f"{file.place} is an ONNX model and holds one set of weights; choosing "
-                    "weights by name is for torch files"
-                )
-            return OnnxReader(file, parse(file))
-        except BaseException:
-            file.close()
-            raise
+        """Reads everything but the tensors' numbers."""
+        return OnnxReader(file, parse(file))
 
     def create(self, target: Target, content: Content) -> OnnxWriter:
         """Writes everything but the tensors' numbers, and reserves the space for those.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ckgrow.checkpoint import Content, Contents, File, Span, Target
-from ckgrow.errors import CheckpointError, SpecError
+from ckgrow.errors import CheckpointError
 from ckgrow.header import numpy_dtype
 from ckgrow.names import shown_path
 
@@ -43,6 +43,10 @@ class SafetensorsReader:
             return None
         return Span(self._file.path, self._offsets[name], self.header[name].nbytes)
 
+    def files(self) -> tuple[File, ...]:
+        """The one file."""
+        return (self._file,)
+
     def unchanged(self) -> bool:
         """Whether the file is still the one that was opened."""
         return self._file.unchanged()
@@ -66,17 +70,8 @@ class Safetensors:
         return start[PREFIX_LENGTH:].startswith(b"{") and _length(start) <= MAX_LENGTH
 
     def open(self, file: File, weights: str | None) -> SafetensorsReader:
-        """Reads the header; refuses ``weights``, since there is nothing to choose from."""
-        try:
-            if weights is not None:
-                raise SpecError(
-                    f"{file.place} is a safetensors file and holds one set of weights; "
-                    "choosing weights by name is for torch files"
-                )
-            return SafetensorsReader(file, read_layout(file))
-        except BaseException:
-            file.close()
-            raise
+        """Reads the header."""
+        return SafetensorsReader(file, read_layout(file))
 
     def create(self, target: Target, content: Content) -> SafetensorsWriter:
         """Writes the header and reserves the space; an existing file is overwritten.

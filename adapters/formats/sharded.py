@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from ckgrow.checkpoint import Content, File, Target
-from ckgrow.errors import CkgrowError, SpecError
+from ckgrow.checkpoint import Content, File, Reader, Target
+from ckgrow.errors import CkgrowError
 
-from ._sharded_index import SHARD_SUFFIX, SUFFIX, is_shard_of, read_index, stem_of
+from ._sharded_index import SHARD_SUFFIX, SUFFIX, cut, is_shard_of, read_index, stem_of
 from ._sharded_reader import ShardedReader
 from ._sharded_writer import ShardedWriter
 
@@ -33,17 +33,8 @@ class Sharded:
         )
 
     def open(self, file: File, weights: str | None) -> ShardedReader:
-        """Reads the index and the headers of all shards; there are no ``weights`` to choose."""
-        try:
-            if weights is not None:
-                raise SpecError(
-                    f"{file.place} is an index of safetensors files and holds one set of weights; "
-                    "choosing weights by name is for torch files"
-                )
-            return ShardedReader(file)
-        except BaseException:
-            file.close()
-            raise
+        """Reads the index and the headers of all shards."""
+        return ShardedReader(file)
 
     def create(self, target: Target, content: Content) -> ShardedWriter:
         """Makes all shards, and reserves their space; existing files there are overwritten.
@@ -52,12 +43,21 @@ class Sharded:
         Raises CheckpointError for what the format cannot hold, FileError when the space is not
         there.
         """
-        if content.shard_size is None:
-            raise ValueError("a checkpoint in parts needs to know how large they may be")
-        writer = ShardedWriter(target, content, content.shard_size)
+        writer = ShardedWriter(target, content, _shard_size(content))
         for name in _own_shards(target) - writer.names:
             target.outdate(name)
         return writer
+
+    def holds(self, reader: Reader, content: Content) -> bool:
+        """Whether the tensors are in parts of the size that is wanted."""
+        wanted = frozenset(frozenset(each) for each in cut(content.header, _shard_size(content)))
+        return isinstance(reader, ShardedReader) and reader.parts() == wanted
+
+
+def _shard_size(content: Content) -> int:
+    if content.shard_size is None:
+        raise ValueError("a checkpoint in parts needs to know how large they may be")
+    return content.shard_size
 
 
 def _own_shards(target: Target) -> set[str]:

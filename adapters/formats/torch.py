@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckgrow.checkpoint import PROVENANCE_KEY, Content, Contents, File, Span, Target
+from ckgrow.checkpoint import PROVENANCE_KEY, Content, Contents, File, Reader, Span, Target
 from ckgrow.errors import CheckpointError, CkgrowError
 from ckgrow.header import Header, numpy_dtype
 
 from ._rows import rows_shape
-from ._side_file import read_side_file
-from ._torch_container import Container
+from ._side_file import SideFile, read_side_file
+from ._torch_container import Container, container_of
 from ._torch_loading import ZIP_START, load
 from ._torch_ties import ties_of
 from ._torch_weights import Chosen, choose, specs_of, tensors_in
@@ -39,11 +39,15 @@ class StateDictReader:
     """One state dict of a file that is loaded; the tensors are in memory and stay as they are."""
 
     def __init__(
-        self, file: File, header: Header, contents: Contents, tensors: Mapping[str, torch.Tensor]
+        self,
+        files: tuple[File, ...],
+        header: Header,
+        contents: Contents,
+        tensors: Mapping[str, torch.Tensor],
     ) -> None:
         self.header = header
         self.contents = contents
-        self._file = file
+        self._files = files
         self._tensors = tensors
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -61,9 +65,13 @@ class StateDictReader:
         """Nowhere: tensors were unpacked."""
         return None
 
+    def files(self) -> tuple[File, ...]:
+        """The torch file, and its side file if it has one."""
+        return self._files
+
     def unchanged(self) -> bool:
-        """Whether the file is still the one that was opened."""
-        return self._file.unchanged()
+        """Whether the files are still those that were opened."""
+        return all(file.unchanged() for file in self._files)
 
     def close(self) -> None:
         """Closes nothing: the file is that of all its state dicts."""
@@ -76,8 +84,9 @@ class TorchReader(StateDictReader):
         header = specs_of(chosen.tensors, capacity, file.place)
         ties = ties_of(chosen.tensors)
         self._twins = container.twins(header, ties, capacity, file.place)
+        side = _side_file(file, container)
         contents = Contents(
-            _metadata(file, container),
+            side.metadata,
             chosen.name,
             chosen.dropped,
             tuple(self._twins),
@@ -85,7 +94,7 @@ class TorchReader(StateDictReader):
             container,
             ties,
         )
-        super().__init__(file, header, contents, chosen.tensors)
+        super().__init__((file, *side.files), header, contents, chosen.tensors)
 
     def twin(self, name: str) -> StateDictReader:
         """The state dict ``name``, one of ``contents.twins``; closing it closes nothing."""
@@ -93,11 +102,11 @@ class TorchReader(StateDictReader):
         twin = self._twins[name]
         contents = Contents(self.contents.metadata, name, ties=twin.ties)
         tensors = tensors_in(container.state_dict(name))
-        return StateDictReader(self._file, twin.header, contents, tensors)
+        return StateDictReader(self._files, twin.header, contents, tensors)
 
     def close(self) -> None:
         """Gives the file and the memory back."""
-        self._file.close()
+        self._files[0].close()
         self._tensors = {}
         self.contents = replace(self.contents, container=None)
 
@@ -119,14 +128,10 @@ class Torch:
 
     def open(self, file: File, weights: str | None) -> TorchReader:
         """Loads the file; without ``weights`` the usual names of a state dict are looked for."""
-        try:
-            loaded, capacity = load(file)
-            with _forgeries_told(file.place):
-                chosen = choose(loaded, weights, file.place)
-                return TorchReader(file, Container(loaded, chosen.name), chosen, capacity)
-        except BaseException:
-            file.close()
-            raise
+        loaded, capacity = load(file)
+        with _forgeries_told(file.place):
+            chosen = choose(loaded, weights, file.place)
+            return TorchReader(file, Container(loaded, chosen.name), chosen, capacity)
 
     def create(self, target: Target, content: Content) -> TorchWriter:
         """Writes the zip layout when everything is there; an existing file is overwritten.
@@ -135,6 +140,14 @@ class Torch:
         a side file then.
         """
         return TorchWriter(target, content)
+
+    def holds(self, reader: Reader, content: Content) -> bool:
+        """Whether the entries beside tensors that grow are those of the container, to the bit."""
+        written, source = reader.contents, container_of(content)
+        with _forgeries_told(reader.files()[0].place):
+            return isinstance(written.container, Container) and written.container.carries(
+                source, content.drop, (written.weights, *written.twins)
+            )
 
 
 @contextmanager
@@ -151,11 +164,11 @@ def _forgeries_told(place: str) -> Iterator[None]:
         ) from None
 
 
-def _metadata(file: File, container: Container) -> Mapping[str, str]:
-    """The record inside a container, or else what the side file of a bare state dict says."""
+def _side_file(file: File, container: Container) -> SideFile:
+    """What stands beside a bare state dict; a container says it itself."""
     if container.record is not None:
-        return {PROVENANCE_KEY: container.record}
-    return read_side_file(file).metadata if container.weights is None else {}
+        return SideFile({PROVENANCE_KEY: container.record})
+    return read_side_file(file) if container.weights is None else SideFile()
 
 
 def _holds_a_pickle(file: File) -> bool:

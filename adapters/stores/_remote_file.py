@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 from ckgrow.errors import CheckpointError, FileError
 from ckgrow.names import shown, shown_path
-from ckgrow.places import beside, name_of
+from ckgrow.places import Place, beside, is_remote, name_of
 
 from ._asking import Ranges, asked, is_web
 from ._read_ahead import ReadAhead, Shelf
+from ._systems import system_of
 
 _VERSION = (
     *("ETag", "etag", "generation", "VersionId", "blob_id", "sha256", "md5Hash", "Content-MD5"),
@@ -33,6 +34,7 @@ class RemoteFile:
     """
 
     path: Path | None = None
+    stamp: tuple[int, int] | None = None
 
     def __init__(self, system: Any, key: str, url: str, shelf: Shelf) -> None:
         self.place = shown_path(url)
@@ -95,6 +97,13 @@ class RemoteFile:
             return _identity(self._info()) == self._identity
         except FileNotFoundError:
             return False
+
+    def is_at(self, place: Place) -> bool:
+        """Whether ``place`` is a URL of this file."""
+        if not is_remote(place):
+            return False
+        system, key = system_of(str(place))
+        return bool(system == self._system) and key == self._key
 
     def close(self) -> None:
         """Gives the memory back; there is nothing else to close."""

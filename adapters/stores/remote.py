@@ -19,13 +19,8 @@ from ._asking import asked, is_web
 from ._read_ahead import Shelf
 from ._reasons import is_unsupported, told
 from ._remote_file import RemoteFile
+from ._systems import system_of
 from ._waiting import answered
-
-_EXTRAS = {
-    **{"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"},
-    **{"http": "https", "https": "https"},
-}
-"""Which extra of ckgrow installs what a scheme needs."""
 
 _PART = 1 << 23
 """Bytes of one request that writes, unless that would make too many."""
@@ -49,7 +44,7 @@ class Remote:
 
     def open(self, url: str) -> File:
         """The file at ``url``, of which nothing but its size is read."""
-        system, key = _system(url)
+        system, key = system_of(url)
         try:
             return RemoteFile(system, key, url, self._shelf)
         except FileNotFoundError:
@@ -65,7 +60,7 @@ class Remote:
         """
         if not url.endswith("/") and "." in url.rpartition("/")[2]:
             return None
-        system, key = _system(url)
+        system, key = system_of(url)
         if is_web(system):
             return None
         key = key.rstrip("/")
@@ -84,7 +79,7 @@ class Remote:
 
     def exists(self, url: str) -> bool:
         """Whether a file is there; FileError where not even its bucket is."""
-        system, key = _system(url)
+        system, key = system_of(url)
 
         def ask() -> bool:
             system.invalidate_cache(key)
@@ -97,7 +92,7 @@ class Remote:
 
     def require_writable(self, url: str) -> None:
         """FileError for a kind of URL that can only be read."""
-        if is_web(_system(url)[0]):
+        if is_web(system_of(url)[0]):
             raise FileError(
                 f"{shown_path(url)} cannot be written: nothing is written to the web; write a "
                 "file here and copy it there"
@@ -108,7 +103,7 @@ class Remote:
 
         FileError when a file is there already and is not to be replaced.
         """
-        system, key = _system(url)
+        system, key = system_of(url)
         with told(shown_path(url), "written"):
             try:
                 _upload(system, source, key, "wb" if replace else "xb")
@@ -123,7 +118,7 @@ class Remote:
 
     def remove(self, url: str) -> None:
         """Takes a file away; one that is not there is no error."""
-        system, key = _system(url)
+        system, key = system_of(url)
         with told(shown_path(url), "removed"), contextlib.suppress(FileNotFoundError):
             answered(partial(system.rm_file, key), limit=_REMOVE_LIMIT)
 
@@ -149,38 +144,6 @@ def _upload(system: Any, source: Path, key: str, mode: str) -> None:
         with contextlib.suppress(Exception):
             answered(stream.discard, limit=_REMOVE_LIMIT)
         raise
-
-
-def _system(url: str) -> tuple[Any, str]:
-    """fsspec's file system for ``url``, and what that calls the file."""
-    scheme = url.partition("://")[0].lower()
-    place = shown_path(url)
-    extra = _EXTRAS.get(scheme)
-    try:
-        from fsspec.core import url_to_fs
-        from fsspec.registry import known_implementations, registry
-    except ImportError:
-        raise FileError(_missing(place, extra or "s3")) from None
-    if scheme not in known_implementations and scheme not in registry:
-        raise FileError(
-            f"{place} cannot be opened: nothing is known that reaches {scheme}://; ckgrow reads "
-            "s3://, gs://, hf://, https://, and what fsspec has a package for"
-        )
-    with told(place, "opened"):
-        try:
-            system, key = url_to_fs(url)
-        except ImportError as failure:
-            raise FileError(
-                _missing(place, extra) if extra else f"{place} cannot be opened: {failure}"
-            ) from None
-    return system, key
-
-
-def _missing(place: str, extra: str) -> str:
-    return (
-        f"{place} cannot be opened: a package for its kind of URL is missing; run "
-        f"pip install 'ckgrow[{extra}]'"
-    )
 
 
 ADAPTER = Remote()
