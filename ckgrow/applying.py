@@ -9,30 +9,22 @@ from typing import Protocol
 
 from blake3 import blake3
 
-from ckgrow.checkpoint import (
-    PROVENANCE_KEY,
-    ContainerWriter,
-    Content,
-    Shard,
-    ShardedWriter,
-    Sink,
-    Writer,
-)
-from ckgrow.drafts.calibrating import hash_calibrations, require_unchanged
-from ckgrow.errors import CkgrowError, FileError, SpecError
+from ckgrow.checkpoint import PROVENANCE_KEY, ContainerWriter, Shard, ShardedWriter, Sink, Writer
+from ckgrow.drafts.calibrating import require_unchanged
+from ckgrow.errors import FileError, SpecError
 from ckgrow.execute import content_hash, execute
+from ckgrow.files import Stamps, stamps_of
 from ckgrow.loading import Loaded, Wish, load, twin
-from ckgrow.making import made_header, made_tensors, made_ties
+from ckgrow.making import made_content, made_header, made_tensors, made_ties
 from ckgrow.names import shown, shown_path
 from ckgrow.outputs import Output, Part
 from ckgrow.planning import Plan, make_plan
 from ckgrow.provenance import Provenance
 from ckgrow.recipes import Recipe
+from ckgrow.recording import made_before, make_record
 from ckgrow.reports.describing import amounts
 from ckgrow.reports.documents import ApplyDocument, VerifyDocument
-from ckgrow.spec import canonical
-from ckgrow.verifying import Checks, compare_checkpoints, hash_checkpoint
-from ckgrow.version import VERSION
+from ckgrow.verifying import Checks, compare_checkpoints
 from ckgrow.watching import Watching
 
 DEVIATING = ("approximate", "no")
@@ -87,12 +79,12 @@ def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> A
         )
     with output.part(force=run.force) as part:
         watching.begin("reading the teacher", 0)
-        identity = _provenance(plan, hash_checkpoint(teacher, run.workers))
-        if part.taken and (known := _written_before(plan, output, identity)):
-            return _document(plan, output, "up to date", known, None)
-        part.require_free()
         twins = _twins(plan, output)
-        student = _Student(plan, twins, identity, part, output, run, watching)
+        record = make_record(plan, twins, run.workers)
+        if part.taken and (known := made_before(plan, twins, output, record)):
+            return _document(plan, output, "up to date", known.hashes, None, known.files)
+        part.require_free()
+        student = _Student(plan, twins, record, part, output, run, watching)
         expected = True
         if student.deviates and run.checks is not None:
             expected = student.verified(student.written(quiet=True)).preserved
@@ -102,8 +94,8 @@ def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> A
             raise FileError(
                 f"{teacher.label} changed while it was read; run again when nothing writes to it"
             )
-        require_unchanged(plan.spec.steps, identity.calibration)
-        hashes = {"teacher": identity.teacher, "student": digest}
+        require_unchanged(plan.spec.steps, record.calibration)
+        hashes = {"teacher": record.teacher, "student": digest}
         if verdict is not None:
             expected = verdict.expected and expected
             verdict = replace(verdict, student=shown_path(output.place), expected=expected)
@@ -111,8 +103,9 @@ def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> A
                 if run.keep_failed:
                     part.keep_failed()
                 return _document(plan, output, "failed", hashes, verdict)
+        files = part.stamps()
         part.publish()
-    return _document(plan, output, "written", hashes, verdict)
+    return _document(plan, output, "written", hashes, verdict, files)
 
 
 def _twins(plan: Plan, output: Output) -> dict[str, Plan]:
@@ -140,7 +133,7 @@ class _Student:
 
     plan: Plan
     twins: Mapping[str, Plan]
-    identity: Provenance
+    record: Provenance
     part: Part
     output: Output
     run: Run
@@ -153,39 +146,48 @@ class _Student:
 
     def written(self, *, quiet: bool = False) -> str:
         """Writes the part, without its noise where ``quiet``, and returns its content hash."""
-        teacher, contents = self.plan.teacher, self.plan.teacher.reader.contents
         made = made_tensors(self.plan, quiet=quiet)
+        own, twins = self._placeholders(made)
         header = made_header(made)
-        metadata = dict(contents.metadata)
-        # Stands for the student's hash until that is known: found nowhere else in the file.
-        known = (sorted(made), metadata, self.identity.to_json())
-        unhashed = blake3(repr(known).encode()).hexdigest()
-        metadata[PROVENANCE_KEY] = replace(self.identity, student=unhashed).to_json()
-        content = Content(
-            header,
-            metadata,
-            self.plan.graph,
-            teacher.prefix,
-            made_ties(self.plan),
-            contents.container,
-            self.output.drop,
-            self.output.shard_size,
-        )
         total = sum(spec.nbytes for spec in header.values()) * (1 + len(self.twins))
         self.watching.begin("growing", total)
+        content = made_content(self.plan, self.output, self._metadata(own, twins))
         writer = self.output.format.create(self.part, content)
         try:
             digest = content_hash(header, self._weights(made, writer, quiet))
+            hashes = {own: digest}
             if isinstance(writer, ContainerWriter):
                 for name, plan in self.twins.items():
                     others = made_tensors(plan, quiet=quiet)
-                    sink = writer.twin(name, made_header(others), made_ties(plan))
-                    self._grown(others, plan.teacher, sink)
-            writer.finish({unhashed: digest})
+                    header = made_header(others)
+                    sink = writer.twin(name, header, made_ties(plan))
+                    grown = self._grown(others, plan.teacher, sink)
+                    hashes[twins[name]] = content_hash(header, grown)
+            writer.finish(hashes)
         except BaseException:
             writer.abandon()
             raise
         return digest
+
+    def _placeholders(self, made: Mapping[str, Recipe]) -> tuple[str, dict[str, str]]:
+        """What stands for the student's hash, and those of twins, until they are known.
+
+        Found nowhere else in the file, and as long as a hash.
+        """
+        known = (sorted(made), dict(self.plan.teacher.reader.contents.metadata))
+        text = repr((*known, self.record.to_json()))
+        own, *others = (
+            blake3(f"{number} {text}".encode()).hexdigest() for number in range(1 + len(self.twins))
+        )
+        return own, dict(zip(self.twins, others, strict=True))
+
+    def _metadata(self, own: str, twins: Mapping[str, str]) -> dict[str, str]:
+        """The teacher's texts and the record, with these for hashes."""
+        hashes = {
+            name: replace(each, student=twins[name]) for name, each in self.record.twins.items()
+        }
+        record = replace(self.record, student=own, twins=hashes)
+        return {**self.plan.teacher.reader.contents.metadata, PROVENANCE_KEY: record.to_json()}
 
     def _weights(
         self, made: Mapping[str, Recipe], writer: Writer, quiet: bool
@@ -212,7 +214,7 @@ class _Student:
         return min(failed, key=lambda each: each.expected, default=found[0])
 
     def _compared(self, plan: Plan, digest: str, weights: str | None) -> VerifyDocument:
-        hashes = {"teacher": self.identity.teacher, "student": digest}
+        hashes = {"teacher": self.record.teacher, "student": digest}
         checks = self.run.checks or Checks()
         checks = replace(checks, seed=plan.spec.seed, locate=not _deviates(plan))
         with load(self.part.opened(), Wish(weights=weights)) as student:
@@ -224,53 +226,13 @@ def _deviates(plan: Plan) -> bool:
     return plan.preserves in DEVIATING
 
 
-def _provenance(plan: Plan, teacher_hash: str) -> Provenance:
-    teacher = plan.teacher
-    return Provenance(
-        version=VERSION,
-        architecture=teacher.architecture.name,
-        options=plan.options,
-        assumptions=plan.inherited,
-        spec=canonical(plan.spec),
-        teacher=teacher_hash,
-        teacher_options=teacher.network.options,
-        origins=plan.draft.origins,
-        interface=plan.draft.interface,
-        new_tensors=plan.new_tensors,
-        kept=plan.kept,
-        renames=plan.draft.renames,
-        lineage=teacher.provenance.as_ancestor() if teacher.provenance else (),
-        preserves=plan.preserves,
-        defects=plan.draft.defects,
-        graph=None if plan.rebuilt else plan.graph,
-        calibration=hash_calibrations(plan.spec.steps),
-    )
-
-
-def _written_before(plan: Plan, output: Output, identity: Provenance) -> dict[str, str] | None:
-    """The hashes of a student at ``output`` that this very run would make again."""
-    contents = plan.teacher.reader.contents
-    try:
-        with load(output.place, Wish(weights=output.weights(contents))) as present:
-            if set(present.reader.contents.twins) != set(output.twins(contents)):
-                return None
-            known = present.provenance
-            if known is None or known.identity() != identity.to_json():
-                return None
-            digest = hash_checkpoint(present, os.cpu_count() or 1)
-    except CkgrowError:
-        return None
-    if digest != known.student:
-        return None
-    return {"teacher": identity.teacher, "student": digest}
-
-
 def _document(
     plan: Plan,
     output: Output,
     status: str,
     hashes: Mapping[str, str],
     verdict: VerifyDocument | None,
+    files: Stamps | None = None,
 ) -> ApplyDocument:
     parameters, size, flops = amounts(plan)
     return ApplyDocument(
@@ -286,4 +248,5 @@ def _document(
         tuple(warning for step in plan.steps for warning in step.warnings),
         hashes,
         verdict,
+        {"teacher": stamps_of(plan.teacher.reader.files()), "student": files or {}},
     )

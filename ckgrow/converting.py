@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 
-from ckgrow.checkpoint import ContainerReader, ContainerWriter, Content, Reader, Sink
+from ckgrow.checkpoint import (
+    ComparingFormat,
+    ContainerReader,
+    ContainerWriter,
+    Content,
+    Reader,
+    Sink,
+)
 from ckgrow.errors import CheckpointError, CkgrowError, FileError
-from ckgrow.execute import content_hash, execute, hash_tensors
+from ckgrow.execute import content_hash, execute, hash_content
 from ckgrow.files import open_checkpoint
 from ckgrow.graph import Graph
-from ckgrow.header import Header
 from ckgrow.loading import Opened, Wish, recognised
-from ckgrow.measuring import Read
 from ckgrow.names import shown_path
 from ckgrow.outputs import Output
 from ckgrow.recipes import Recipe, Stored
 from ckgrow.reports.documents import ConvertDocument
 from ckgrow.watching import Watching
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A copy that was published: the content hash, and the names of its files but the main one."""
+
+    hash: str
+    files: tuple[str, ...]
 
 
 def convert_checkpoint(
@@ -26,50 +41,75 @@ def convert_checkpoint(
     force: bool,
     workers: int,
     watching: Watching,
-    graph: Graph | None = None,
 ) -> ConvertDocument:
-    """Writes what ``source`` holds as ``output``, reads it back, and publishes it.
-
-    ``graph`` is its network, where the caller knows it; otherwise it is looked for.
-    Raises CheckpointError for what the format cannot hold, and where the written tensors are not
-    those that were read; FileError where it cannot be written. Nothing is left behind then.
-    """
-    header, contents = source.reader.header, source.reader.contents
-    total = sum(spec.nbytes for spec in header.values())
-    with output.part(force=force) as part:
-        part.require_free()
-        watching.begin("converting", total)
-        writer = output.format.create(part, _content(source, output, graph or _graph(source)))
-        try:
-            digest = content_hash(
-                header, _copied(header, source.reader.read, writer, workers, watching.advance)
-            )
-            if isinstance(writer, ContainerWriter) and isinstance(source.reader, ContainerReader):
-                for name in output.twins(contents):
-                    twin = source.reader.twin(name)
-                    sink = writer.twin(name, twin.header, twin.contents.ties)
-                    _copied(twin.header, twin.read, sink, workers, watching.advance)
-            writer.finish({})
-        except BaseException:
-            writer.abandon()
-            raise
-        watching.begin("reading it back", 0)
-        written = open_checkpoint(part.opened(), output.weights(contents))
-        _require_same(written, digest, workers, shown_path(output.place))
-        if not source.reader.unchanged():
-            raise FileError(
-                f"{source.label} changed while it was read; run again when nothing writes to it"
-            )
-        part.publish()
+    """Writes what ``source`` holds as ``output``, and says what that was; see the next function."""
+    copied = copy_checkpoint(
+        source, output, force=force, workers=workers, watching=watching, graph=_graph(source)
+    )
+    header = source.reader.header
     return ConvertDocument(
         source.label,
         shown_path(output.place),
         output.format.name,
         len(header),
-        total,
-        digest,
-        output.left_behind(contents),
+        sum(spec.nbytes for spec in header.values()),
+        copied.hash,
+        output.left_behind(source.reader.contents),
     )
+
+
+def copy_checkpoint(
+    source: Opened,
+    output: Output,
+    *,
+    force: bool,
+    workers: int,
+    watching: Watching,
+    graph: Graph | None,
+) -> Copied:
+    """Writes what ``source`` holds as ``output``, reads it back, and publishes it.
+
+    ``graph`` is its network, None where that is unknown. Raises CheckpointError for what the format
+    cannot hold, and where what was written is not what was read; FileError where it cannot be
+    written. Nothing is left behind then.
+    """
+    contents = source.reader.contents
+    with output.part(force=force) as part:
+        part.require_free()
+        content = _content(source, output, graph)
+        total = sum(spec.nbytes for spec in content.header.values())
+        watching.begin("converting", total * (1 + len(output.twins(contents))))
+        writer = output.format.create(part, content)
+        try:
+            digest = _copied(source.reader, writer, workers, watching.advance)
+            twins = {}
+            if isinstance(writer, ContainerWriter) and isinstance(source.reader, ContainerReader):
+                for name in output.twins(contents):
+                    twin = source.reader.twin(name)
+                    sink = writer.twin(name, twin.header, twin.contents.ties)
+                    twins[name] = _copied(twin, sink, workers, watching.advance)
+            writer.finish({})
+        except BaseException:
+            writer.abandon()
+            raise
+        watching.begin("reading it back", 0)
+        with closing(open_checkpoint(part.opened(), output.weights(contents))) as written:
+            if not (
+                _holds(written, output, content)
+                and hash_content(written, workers) == digest
+                and _hashes(written, workers) == twins
+            ):
+                raise CheckpointError(
+                    f"{shown_path(output.place)} would not hold what was read: something else "
+                    "wrote to it, or the disk is at fault; nothing was published, run again"
+                )
+            files = tuple(file.name for file in written.files()[1:])
+        if not source.reader.unchanged():
+            raise FileError(
+                f"{source.label} changed while it was read; run again when nothing writes to it"
+            )
+        part.publish()
+    return Copied(digest, files)
 
 
 def _content(source: Opened, output: Output, graph: Graph | None) -> Content:
@@ -95,20 +135,21 @@ def _graph(source: Opened) -> Graph | None:
         return None
 
 
-def _copied(
-    header: Header, read: Read, sink: Sink, workers: int, advance: Callable[[int], None]
-) -> dict[str, str]:
-    copies: Mapping[str, Recipe] = {name: Stored(spec, name) for name, spec in header.items()}
-    return execute(copies, read, sink, workers, advance)
+def _copied(reader: Reader, sink: Sink, workers: int, advance: Callable[[int], None]) -> str:
+    """Writes all tensors of ``reader``; their content hash."""
+    copies: Mapping[str, Recipe] = {
+        name: Stored(spec, name) for name, spec in reader.header.items()
+    }
+    return content_hash(reader.header, execute(copies, reader.read, sink, workers, advance))
 
 
-def _require_same(written: Reader, digest: str, workers: int, place: str) -> None:
-    try:
-        found = content_hash(written.header, hash_tensors(written.header, written.read, workers))
-    finally:
-        written.close()
-    if found != digest:
-        raise CheckpointError(
-            f"{place} would not hold the tensors that were read: something else wrote to it, or "
-            "the disk is at fault; nothing was published, run again"
-        )
+def _holds(written: Reader, output: Output, content: Content) -> bool:
+    writing = output.format
+    return not isinstance(writing, ComparingFormat) or writing.holds(written, content)
+
+
+def _hashes(written: Reader, workers: int) -> dict[str, str]:
+    """The content hashes of all state dicts but the weights, by name."""
+    if not isinstance(written, ContainerReader):
+        return {}
+    return {name: hash_content(written.twin(name), workers) for name in written.contents.twins}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from blake3 import blake3
 
-from ckgrow.checkpoint import Sink
+from ckgrow.checkpoint import Reader, Sink
 from ckgrow.header import Header, common_prefix
 from ckgrow.measuring import Measuring, Read
 from ckgrow.recipes import Recipe
@@ -73,6 +73,11 @@ def content_hash(header: Header, digests: Mapping[str, str]) -> str:
             repr((name.removeprefix(prefix), spec.dtype, spec.shape, digests[name])).encode()
         )
     return str(total.hexdigest())
+
+
+def hash_content(reader: Reader, workers: int) -> str:
+    """The content hash of what an open checkpoint holds, whatever its format."""
+    return content_hash(reader.header, hash_tensors(reader.header, reader.read, workers))
 
 
 def _bytes(rows: np.ndarray) -> memoryview:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from ckgrow.checkpoint import Content, GraphFormat, Reader, Span
-from ckgrow.converting import convert_checkpoint
+from ckgrow.converting import copy_checkpoint
 from ckgrow.errors import CheckpointError, FileError, SpecError
 from ckgrow.files import open_checkpoint
 from ckgrow.loading import Opened, Wish, recognised
 from ckgrow.names import shown, shown_path
 from ckgrow.outputs import Output
-from ckgrow.places import Place, is_remote, local
+from ckgrow.places import is_remote
 from ckgrow.registry import formats
 from ckgrow.reports.documents import ExportDocument
 from ckgrow.shapes import infer_shapes
@@ -50,14 +50,14 @@ def export_checkpoint(
         )
     graph = loaded.network.graph
     if embed:
-        convert_checkpoint(
+        files = copy_checkpoint(
             source, output, force=force, workers=workers, watching=watching, graph=graph
-        )
+        ).files
     else:
         content = Content(
             source.reader.header, source.reader.contents.metadata, graph, source.prefix
         )
-        _link(source, output.format, content, output, force=force)
+        files = _link(source, output.format, content, output, force=force)
     shapes = infer_shapes(graph, loaded.header)
     return ExportDocument(
         source.label,
@@ -67,14 +67,17 @@ def export_checkpoint(
         {name: shapes[name] for name in graph.outputs},
         len(source.reader.header),
         sum(spec.nbytes for spec in source.reader.header.values()),
-        _needed(output.place),
+        files,
     )
 
 
 def _link(
     source: Opened, writing: GraphFormat, content: Content, output: Output, *, force: bool
-) -> None:
-    """Writes the model that points to the tensors, reads it back, and publishes it."""
+) -> tuple[str, ...]:
+    """Writes the model that points to the tensors, reads it back, and publishes it.
+
+    Returns the names of the files that it points to, from its folder.
+    """
     if is_remote(output.place):
         raise FileError(
             f"{shown_path(output.place)} is elsewhere than the weights; write the model beside "
@@ -82,7 +85,8 @@ def _link(
         )
     with output.part(force=force) as part:
         part.require_free()
-        spans = _spans(source, part.path.parent, shown_path(output.place))
+        folder = part.path.parent
+        spans = _spans(source, folder, shown_path(output.place))
         writing.link(part, content, spans)
         with closing(open_checkpoint(part.opened())) as written:
             _require_same(written, content, spans, shown_path(output.place))
@@ -91,6 +95,7 @@ def _link(
                 f"{source.label} changed while it was read; run again when nothing writes to it"
             )
         part.publish()
+    return tuple(sorted({os.path.relpath(span.path, folder) for span in spans.values()}))
 
 
 def _spans(source: Opened, folder: Path, place: str) -> dict[str, Span]:
@@ -144,14 +149,3 @@ def _require_same(written: Reader, content: Content, spans: Mapping[str, Span], 
             f"{place} would not point to the tensors that were read; nothing was published, please "
             "report it"
         )
-
-
-def _needed(output: Place) -> tuple[str, ...]:
-    """The files that a model on this machine has to lie beside, by their names from its folder."""
-    if is_remote(output):
-        return ()
-    own = local(output).absolute()
-    with closing(open_checkpoint(output)) as written:
-        spans = (written.span(name) for name in written.header)
-        paths = {span.path for span in spans if span is not None} - {own}
-    return tuple(sorted(os.path.relpath(path, own.parent) for path in paths))

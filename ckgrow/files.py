@@ -8,14 +8,18 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ckgrow.checkpoint import File, Format, Reader
 from ckgrow.errors import CheckpointError, FileError, SpecError
 from ckgrow.names import first_few, shown, shown_path
 from ckgrow.places import Place, inside, is_remote, local
+from ckgrow.reasons import unreadable
 from ckgrow.registry import format_named, formats, store
+
+Stamps = Mapping[str, tuple[int, int]]
+"""Size in bytes and time of change in nanoseconds of files, by their paths."""
 
 START_LENGTH = 16
 """How many bytes of a file a format sees when it is asked whether the file is its own."""
@@ -52,7 +56,7 @@ class RegularFile:
             _require_regular(os.stat(self._path), self.place)
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as failure:
-            raise FileError(f"{self.place} cannot be opened: {_reason(failure)}") from None
+            raise FileError(f"{self.place} cannot be opened: {unreadable(failure)}") from None
         status = os.fstat(self._descriptor)
         self.size = status.st_size
         self.stamp: tuple[int, int] | None = (status.st_size, status.st_mtime_ns)
@@ -80,7 +84,7 @@ class RegularFile:
             try:
                 count = os.preadv(self._descriptor, [piece], offset + filled)
             except OSError as failure:
-                raise FileError(f"{self.place} cannot be read: {_reason(failure)}") from None
+                raise FileError(f"{self.place} cannot be read: {unreadable(failure)}") from None
             if count == 0:
                 raise CheckpointError(
                     f"{self.place} ends at byte {offset + filled}, before byte "
@@ -174,6 +178,13 @@ def open_checkpoint(source: Place | File, weights: str | None = None) -> Reader:
         raise
 
 
+def stamps_of(files: Iterable[File]) -> Stamps:
+    """Stamps of ``files`` by absolute path; empty unless all are files of this machine."""
+    known = [(file.path, file.stamp) for file in files]
+    stamps = {str(path): stamp for path, stamp in known if path is not None and stamp is not None}
+    return stamps if len(stamps) == len(known) else {}
+
+
 def require_other(place: Place, files: Sequence[File]) -> None:
     """FileError when a file to be written at ``place`` would replace one of a teacher's ``files``.
 
@@ -214,7 +225,7 @@ def _listing(place: Place) -> Iterable[str] | None:
     try:
         return os.listdir(local(place)) if os.path.isdir(local(place)) else None
     except (OSError, ValueError) as failure:
-        raise FileError(f"{shown_path(place)} cannot be opened: {_reason(failure)}") from None
+        raise FileError(f"{shown_path(place)} cannot be opened: {unreadable(failure)}") from None
 
 
 def _format_of(file: File, start: bytes) -> Format:
@@ -240,12 +251,3 @@ def _require_regular(status: os.stat_result, place: str) -> None:
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _reason(failure: OSError | ValueError) -> str:
-    """The system's words without the path, which the message already names."""
-    if isinstance(failure, FileNotFoundError):
-        return "no such file; check the path"
-    if isinstance(failure, PermissionError):
-        return "permission denied; check the permissions of the file and its folders"
-    return getattr(failure, "strerror", None) or str(failure)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ckgrow.checkpoint import Content
 from ckgrow.header import Header
+from ckgrow.outputs import Output
 from ckgrow.planning import Plan
 from ckgrow.recipes import Recipe
 
@@ -22,6 +24,21 @@ def made_ties(plan: Plan) -> tuple[tuple[str, ...], ...]:
     """Those that are one parameter."""
     prefix = plan.teacher.prefix
     return tuple(tuple(prefix + name for name in tie) for tie in plan.draft.current_ties)
+
+
+def made_content(plan: Plan, output: Output, metadata: Mapping[str, str]) -> Content:
+    """What the file holds, with ``metadata``."""
+    teacher = plan.teacher
+    return Content(
+        made_header(made_tensors(plan)),
+        metadata,
+        plan.graph,
+        teacher.prefix,
+        made_ties(plan),
+        teacher.reader.contents.container,
+        output.drop,
+        output.shard_size,
+    )
 
 
 def made_header(made: Mapping[str, Recipe]) -> Header:

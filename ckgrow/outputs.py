@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ckgrow.checkpoint import Contents, File, Format, Target
 from ckgrow.errors import SpecError
-from ckgrow.files import require_other
+from ckgrow.files import Stamps, require_other
 from ckgrow.loading import Loaded, Opened
 from ckgrow.names import first_few, guess, shown, shown_path
 from ckgrow.places import Place, beside, inside, is_remote, local, name_of
@@ -37,6 +37,10 @@ class Part(Target, Protocol):
 
     def opened(self) -> File:
         """The main file as it stands, under the name that it will have, to be closed again."""
+        ...
+
+    def stamps(self) -> Stamps:
+        """Of the files as they are written, by the paths that they will have on this machine."""
         ...
 
     def publish(self) -> None:

@@ -5,18 +5,13 @@ given its name. A run that fails leaves whatever stood there before; a part file
 left behind is taken over by the next one.
 
 Where a student is several files, one of them is the main one, which names the others or which a
-reader opens first. It gets its name last, and an old one loses it first: a checkpoint is there
-with all of its files or not at all. Files that got their names before the run was killed are taken
-away by the next one, which finds in a journal that they were to be published.
+reader opens first. How they get their names together is told in ``exchanging``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import glob
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,21 +19,19 @@ from types import TracebackType
 
 from ckgrow.checkpoint import File
 from ckgrow.errors import FileError
-from ckgrow.files import RegularFile, require_other
+from ckgrow.exchanging import SUFFIX, Exchange, flush, give_name
+from ckgrow.files import RegularFile, Stamps, require_other
 from ckgrow.names import shown_path
 from ckgrow.places import Place, local
-
-_SUFFIX = ".ckgrow-part"
-
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-"""What linking fails with where there are no hard links, as on FAT."""
+from ckgrow.reasons import unwritable, words
 
 
 class PartFile:
     """The part file of ``target``, locked while the context is open, and removed at its end.
 
-    Companions of it are covered by its lock; none is one of the files ``keep``. Raises FileError
-    when the folder is missing or not writable, when ``target`` is no regular file, or is being
+    Companions of it are covered by its lock. None of the files ``keep`` is replaced, nor taken
+    away: they are a teacher's, in the order of ``Reader.files``. Raises FileError when the folder
+    is missing or not writable, when ``target`` is no regular file or one of those, or is being
     written by another run.
     """
 
@@ -46,16 +39,15 @@ class PartFile:
         self.shown = shown_path(target)
         self.target = _resolved(local(target), self.shown)
         self.name = self.target.name
-        self.path = self.target.with_name(f".{self.name}{_SUFFIX}")
+        self.path = self.target.with_name(f".{self.name}{SUFFIX}")
+        self._exchange = Exchange(self.target, self.path)
         self._companions: dict[str, Path] = {}
-        self._outdated: set[str] = set()
-        self._journal = self._part_of("")
+        self._outdated: list[str] = []
         self._force = force
-        self._keep = keep
+        self._keep = tuple(keep)
         self._lock = -1
-        if self.taken and not os.path.isfile(self.target):
-            kind = "a directory" if self.target.is_dir() else "no regular file"
-            raise FileError(f"{self.shown} is {kind}; name a file to write")
+        _require_file(self.target, self.shown)
+        require_other(target, self._keep)
 
     @property
     def taken(self) -> bool:
@@ -64,37 +56,29 @@ class PartFile:
 
     def require_free(self) -> None:
         """FileError when a file bears the name already and may not be replaced."""
-        if self.taken and not self._force:
-            raise FileError(f"{self.shown} exists; add --force to replace it")
+        self._require_free(self.target, self.shown)
 
     def __enter__(self) -> PartFile:
         try:
-            while not _is_at(self._lock, self.path):  # a finishing run may have taken it away
+            while not self._claimed():
                 self._unlock()
-                self._lock = self._open()
-                self._claim()
-                if os.fstat(self._lock).st_nlink > 1:
-                    # a run was killed while it published: this very file bears the name already
-                    self.path.unlink()
-            self._clear_companions()  # that a killed run left behind
         except FileError:
             self._unlock()
             raise
         except BaseException:  # an interrupt, after which nothing may be left either
-            if self._lock >= 0:
-                self._claim()
+            if self._is_locked():
                 self._remove()
+            self._unlock()
             raise
         return self
 
     def companion(self, name: str) -> Path:
         """Where the file that will be called ``name`` is written.
 
-        Raises FileError when there is one already that may not be replaced, or is to be kept.
+        Raises FileError when there is one already that may not be replaced.
         """
-        self._require_free(name)
-        require_other(self.target.with_name(name), self._keep)
-        self._companions[name] = self._part_of(name)
+        self._require_changeable(name)
+        self._companions[name] = self._exchange.new(name)
         return self._companions[name]
 
     def replaced(self) -> File | None:
@@ -102,40 +86,49 @@ class PartFile:
         return RegularFile(self.target, place=self.shown) if self.taken else None
 
     def outdate(self, name: str) -> None:
-        """Is taken away before the new main file gets its name; FileError for one to be kept."""
-        require_other(self.target.with_name(name), self._keep)
-        self._outdated.add(name)
+        """The file goes when the new main file gets its name; the errors of ``companion``."""
+        if os.path.isfile(self._home(name)):
+            self._require_changeable(name)
+            self._outdated.append(name)
 
     def opened(self) -> File:
         """The part file under its name to be, with its companions beside it."""
         return RegularFile(self.path, name=self.name, place=self.shown, companions=self._companions)
 
-    def publish(self) -> None:
-        """Gives the files their names; FileError when something took the name meanwhile.
+    def stamps(self) -> Stamps:
+        """Of the files as they are written, by the paths that they will have."""
+        parts = {self.name: self.path, **self._companions}
+        found = ((self._home(name), os.stat(path)) for name, path in parts.items())
+        return {str(home): (status.st_size, status.st_mtime_ns) for home, status in found}
 
-        The main file's name is free while its companions get theirs.
-        """
+    def publish(self) -> None:
+        """Gives the files their names; FileError when something took the name meanwhile."""
+        outdated = [name for name in self._outdated if os.path.lexists(self._home(name))]
+        for name in (*self._companions, *outdated):
+            self._require_changeable(name)
         try:
-            if self._companions or self._outdated:
-                self._publish_companions()
-            if self._force:
+            if self._companions or outdated:
+                self.require_free()
+                self._exchange.perform(self._companions, outdated)
+            elif self._force:
                 os.replace(self.path, self.target)
             else:
-                self._link()
-        except FileExistsError:
-            raise FileError(f"{self.shown} exists by now; add --force to replace it") from None
+                give_name(self.path, self.target)
         except OSError as failure:
-            raise self._unwritable(failure) from None
-        with contextlib.suppress(OSError):  # what was to be written is there
-            self._journal.unlink(missing_ok=True)
-        _flush(self.target.parent)
+            raise self._unpublished(failure) from None
+        flush(self.target.parent)
 
     def keep_failed(self) -> Path:
         """Leaves the files as ``<name>.failed``, for whoever wants to look at them."""
-        for name, path in self._companions.items():
-            os.replace(path, self.target.with_name(f"{name}.failed"))
-        failed = self.target.with_name(f"{self.name}.failed")
-        os.replace(self.path, failed)
+        failed = self._home(f"{self.name}.failed")
+        try:
+            for name, path in self._companions.items():
+                os.replace(path, self._home(f"{name}.failed"))
+            os.replace(self.path, failed)
+        except OSError as failure:
+            raise FileError(
+                f"{shown_path(failed)} cannot be written: {unwritable(failure)}"
+            ) from None
         return failed
 
     def __exit__(
@@ -150,48 +143,46 @@ class PartFile:
             self._remove()
             raise
 
-    def _part_of(self, name: str) -> Path:
-        return self.target.with_name(f".{self.name}~{name}{_SUFFIX}")
+    def _home(self, name: str) -> Path:
+        return self.target.with_name(name)
 
-    def _require_free(self, name: str) -> None:
-        path = self.target.with_name(name)
+    def _require_changeable(self, name: str) -> None:
+        home = self._home(name)
+        self._require_free(home, shown_path(home))
+        require_other(home, self._keep)
+
+    def _require_free(self, path: Path, shown: str) -> None:
+        _require_file(path, shown)
         if not self._force and os.path.lexists(path):
-            raise FileError(f"{shown_path(path)} exists; add --force to replace it")
+            raise FileError(f"{shown} exists; add --force to replace it")
 
-    def _publish_companions(self) -> None:
-        for name in (self.name, *self._companions):
-            self._require_free(name)
-        names = dict.fromkeys((*self._outdated, *self._companions), self.taken)
-        self._journal.write_text(json.dumps(names), encoding="ascii")
-        self.target.unlink(missing_ok=True)
-        for name, path in self._companions.items():
-            os.replace(path, self.target.with_name(name))
-        for name in self._outdated - self._companions.keys():
-            self.target.with_name(name).unlink(missing_ok=True)
-
-    def _withdraw_companions(self) -> None:
-        """Takes away the names that companions got without the main file getting its own.
-
-        What is left of an old checkpoint whose main file is gone by now goes with them.
-        """
+    def _claimed(self) -> bool:
+        """Whether the part file is ours now, and what a killed run left is settled."""
+        self._lock = self._open()
+        self._claim()
+        if not _is_at(self._lock, self.path):  # a finishing run took it away
+            return False
         try:
-            names = json.loads(self._journal.read_text(encoding="ascii"))
-        except (OSError, ValueError):  # nothing was being published, or it had not begun
-            names = {}
-        for name, is_left_over in () if self.taken else names.items():
-            if is_left_over or not os.path.lexists(self._part_of(name)):
-                self.target.with_name(name).unlink(missing_ok=True)
-        self._journal.unlink(missing_ok=True)
-
-    def _link(self) -> None:
-        """Gives the name unless it is taken, in one step where the file system has hard links."""
-        try:
-            os.link(self.path, self.target)
+            self._exchange.settle()
         except OSError as failure:
-            if failure.errno not in _NO_LINKS:
-                raise
-            os.close(os.open(self.target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
-            os.replace(self.path, self.target)
+            raise self._unsettled(failure) from None
+        self._exchange.sweep()
+        if os.fstat(self._lock).st_nlink > 1:
+            # a run was killed while it published: this very file bears the name already
+            self.path.unlink()
+            return False
+        return True
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            raise FileError(
+                f"{self.shown} cannot be written: the folder {shown_path(self.path.parent)} does "
+                "not exist; make it first"
+            ) from None
+        except OSError as failure:
+            raise FileError(f"{self.shown} cannot be written: {unwritable(failure)}") from None
 
     def _claim(self) -> None:
         try:
@@ -203,50 +194,75 @@ class PartFile:
         except OSError as failure:
             self._remove()
             raise FileError(
-                f"{self.shown} cannot be locked ({failure.strerror}): its file system has no "
+                f"{self.shown} cannot be locked ({words(failure)}): its file system has no "
                 "locks; write elsewhere and copy it there"
             ) from None
 
-    def _remove(self) -> None:
-        """Takes the part files away, if they are still ours, and then gives back the lock."""
-        if _is_at(self._lock, self.path):
-            self._clear_companions()
-            self.path.unlink()
-        self._unlock()
+    def _is_locked(self) -> bool:
+        """Whether the lock is ours, after whatever came in between."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
 
-    def _clear_companions(self) -> None:
-        self._withdraw_companions()
-        for path in self.target.parent.glob(f".{glob.escape(self.name)}~*{_SUFFIX}"):
-            path.unlink(missing_ok=True)
+    def _remove(self) -> None:
+        """Takes the part files away, if they are still ours, and gives back the lock.
+
+        What cannot be settled stays as it is, for the next run.
+        """
+        with contextlib.suppress(OSError):
+            if _is_at(self._lock, self.path):
+                self._exchange.settle()
+                self._exchange.sweep()
+                self.path.unlink()
+        self._unlock()
 
     def _unlock(self) -> None:
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
 
-    def _open(self) -> int:
+    def _unpublished(self, failure: OSError) -> FileError:
+        """The error of names that were not given, with the old ones back if that can be."""
         try:
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:
-            raise FileError(
-                f"{self.shown} cannot be written: the folder {shown_path(self.path.parent)} does "
-                "not exist; make it first"
-            ) from None
-        except OSError as failure:
-            raise self._unwritable(failure) from None
+            self._exchange.settle()
+        except OSError as another:
+            return self._unsettled(another)
+        if not isinstance(failure, FileExistsError):
+            return FileError(f"{self.shown} cannot be written: {unwritable(failure)}")
+        if self._force:
+            return FileError(f"{self._named(failure)} appeared by now; run again")
+        return FileError(f"{self._named(failure)} exists by now; add --force to replace it")
 
-    def _unwritable(self, failure: OSError) -> FileError:
+    def _unsettled(self, failure: OSError) -> FileError:
+        reason = words(failure)
+        if isinstance(failure, FileExistsError):
+            reason = f"{self._named(failure)} is in the way; move it elsewhere"
         return FileError(
-            f"{self.shown} cannot be written: {failure.strerror}; choose another name or folder"
+            f"{self.shown} was being replaced, and what stood there cannot be brought back "
+            f"({reason}): it waits in hidden files beside it; run again, which tries that first"
         )
+
+    def _named(self, failure: OSError) -> str:
+        """Which file a failure is about."""
+        path = os.fsdecode(failure.filename2 or failure.filename or self.target)
+        return self.shown if path == str(self.target) else shown_path(path)
+
+
+def _require_file(path: Path, shown: str) -> None:
+    """FileError when there is something that is no file, and that no file takes the place of."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "a directory" if path.is_dir() else "no regular file"
+        raise FileError(f"{shown} is {kind}; name a file to write")
 
 
 def _resolved(target: Path, shown: str) -> Path:
     try:
         return target.resolve()
     except (OSError, RuntimeError, ValueError) as failure:
-        reason = getattr(failure, "strerror", None) or failure
-        raise FileError(f"{shown} cannot be written: {reason}; choose another name") from None
+        raise FileError(
+            f"{shown} cannot be written: {words(failure)}; choose another name"
+        ) from None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -254,12 +270,3 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except OSError:
         return False
-
-
-def _flush(folder: Path) -> None:
-    """The new name itself must survive a power failure, where the system can promise that."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -33,10 +33,10 @@ def unwritable(failure: OSError | ValueError) -> str:
     return _UNWRITABLE.get(_number(failure)) or f"{words(failure)}; choose another name or folder"
 
 
-def words(failure: OSError | ValueError) -> str:
+def words(failure: Exception) -> str:
     """The system's own words; Python's, where a path could not even be handed to the system."""
     return getattr(failure, "strerror", None) or str(failure)
 
 
-def _number(failure: OSError | ValueError) -> int:
+def _number(failure: Exception) -> int:
     return getattr(failure, "errno", None) or 0

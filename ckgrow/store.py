@@ -36,6 +36,10 @@ class Store(Protocol):
         """
         ...
 
+    def copy(self, url: str, another: str) -> None:
+        """Copies a file to ``another`` URL beside it, without it coming here."""
+        ...
+
     def remove(self, url: str) -> None:
         """Takes a file away; one that is not there is no error."""
         ...

@@ -11,7 +11,8 @@ from types import TracebackType
 
 from ckgrow.checkpoint import File
 from ckgrow.errors import FileError
-from ckgrow.files import RegularFile, require_other
+from ckgrow.exchanging import SUFFIX
+from ckgrow.files import RegularFile, Stamps, require_other
 from ckgrow.names import shown_path
 from ckgrow.places import beside, name_of
 from ckgrow.registry import store
@@ -21,8 +22,8 @@ class UploadedPart:
     """A checkpoint that is made in a temporary folder here, and copied to a URL when it is whole.
 
     Its main file is copied last. There are no locks elsewhere: of two runs onto one URL the first
-    one stays, or the last one with ``force``. None of the files ``keep`` is replaced. Raises FileError for a URL that nothing can be
-    written to.
+    one stays, or the last one with ``force``. None of the files ``keep`` is replaced. Raises
+    FileError for a URL that nothing can be written to.
     """
 
     def __init__(self, url: str, *, force: bool, keep: Sequence[File] = ()) -> None:
@@ -63,7 +64,7 @@ class UploadedPart:
         return store().open(self._url) if self.taken else None
 
     def outdate(self, name: str) -> None:
-        """Is taken away once the new main file is there; FileError for one to be kept."""
+        """Goes when the new main file comes, if it is there; FileError for one to be kept."""
         require_other(beside(self._url, name), self._keep)
         self._outdated.append(name)
 
@@ -71,28 +72,38 @@ class UploadedPart:
         """The main file in the temporary folder."""
         return RegularFile(self.path, place=self.shown)
 
-    def publish(self) -> None:
-        """Copies the files, the main one last; an old main file goes before its companions do.
+    def stamps(self) -> Stamps:
+        """None, as the files will not be on this machine."""
+        return {}
 
-        Those that were copied are taken away again when another cannot be.
+    def publish(self) -> None:
+        """Copies the files, the main one last. If one cannot be, those of before are there again.
+
+        A single file is replaced in one step. Of several, the old ones are copied aside first, and
+        the old main one goes before anything changes: who looks in between finds none.
         """
         self.require_free()
-        if self._companions and self.taken:
-            store().remove(self._url)
-        there: list[str] = []
+        outdated = [name for name in self._outdated if self._has(name)]
+        if not (self._companions or outdated):
+            store().put(self.path, self._url, replace=self._force)
+            return
+        old = [name for name in (self.name, *self._companions) if self._has(name)] + outdated
+        if old and not self._force:
+            place = shown_path(self._at(old[0]))
+            raise FileError(f"{place} exists by now; add --force to replace it")
+        new: list[str] = []
         try:
+            for name in old:
+                store().copy(self._at(name), self._aside(name))
+            for name in (self.name, *outdated):
+                store().remove(self._at(name))
             for name in (*self._companions, self.name):
-                url = str(beside(self._url, name))
-                store().put(self.path.with_name(name), url, replace=self._force)
-                there.append(url)
-        except BaseException:
-            with contextlib.suppress(FileError):  # if one stays, so would the others
-                for url in there:
-                    store().remove(url)
+                store().put(self.path.with_name(name), self._at(name), replace=self._force)
+                new.append(name)
+        except BaseException as failure:
+            self._bring_back(old, new, failure)
             raise
-        for name in self._outdated:
-            with contextlib.suppress(FileError):  # what was to be written is there
-                store().remove(str(beside(self._url, name)))
+        self._forget(old)
 
     def keep_failed(self) -> Path:
         """Moves the files out of the temporary folder, into the one that ckgrow runs in."""
@@ -107,3 +118,33 @@ class UploadedPart:
         traceback: TracebackType | None,
     ) -> None:
         self._folder.cleanup()
+
+    def _bring_back(self, old: Sequence[str], new: Sequence[str], failure: BaseException) -> None:
+        """What was there before is there again, its main file last, and nothing else."""
+        try:
+            for name in reversed(new):
+                store().remove(self._at(name))
+            for name in reversed(old):
+                if self._has(name, aside=True):
+                    store().copy(self._aside(name), self._at(name))
+        except FileError as another:
+            raise FileError(
+                f"{failure}; what stood there cannot be brought back ({another}): it waits beside "
+                f"it, under names that end in {SUFFIX}"
+            ) from failure
+        self._forget(old)
+
+    def _forget(self, old: Sequence[str]) -> None:
+        for name in old:
+            with contextlib.suppress(FileError):  # what matters is there
+                store().remove(self._aside(name))
+
+    def _has(self, name: str, *, aside: bool = False) -> bool:
+        return store().exists(self._aside(name) if aside else self._at(name))
+
+    def _at(self, name: str) -> str:
+        return self._url if name == self.name else str(beside(self._url, name))
+
+    def _aside(self, name: str) -> str:
+        """Where an old file is while others get their names."""
+        return str(beside(self._url, f".{self.name}~old~{name}{SUFFIX}"))

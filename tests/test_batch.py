@@ -383,15 +383,47 @@ def test_stamps_are_of_all_files_of_a_checkpoint(tmp_path):
     index = tmp_path / "sharded/model.safetensors.index.json"
     index.parent.mkdir()
     package.convert(teacher, index, shard_size=600)
-    known = stamps.stamps_of(str(index))
-    assert set(known) == set(os.listdir(index.parent))
-    assert len(known) > 2
-    assert stamps.unchanged(str(index), known)
+    spec, output = tmp_path / "widen.yaml", tmp_path / "grown/x.safetensors.index.json"
+    written(spec, WIDEN)
+    output.parent.mkdir()
+    known = run_job(str(index), str(spec), str(output))["files"]
+    assert set(known["teacher"]) == set(os.listdir(index.parent))
+    assert set(known["output"]) == set(os.listdir(output.parent))
+    assert len(known["teacher"]) > 2
+    assert stamps.unchanged(str(index), known["teacher"])
+    assert stamps.unchanged(str(output), known["output"])
+    assert run_job(str(index), str(spec), str(output))["files"] == known  # it was there already
+    whole = run_job(str(index.parent), str(spec), str(tmp_path / "x.safetensors"))["files"]
+    assert stamps.unchanged(str(index.parent), whole["teacher"])
     newer(sorted(index.parent.glob("*.safetensors"))[0])
-    assert not stamps.unchanged(str(index), known)
-    folder = stamps.stamps_of(str(index.parent))
-    newer(sorted(index.parent.glob("*.safetensors"))[1])
-    assert not stamps.unchanged(str(index.parent), folder)
+    assert not stamps.unchanged(str(index), known["teacher"])
+    assert not stamps.unchanged(str(index.parent), whole["teacher"])
+
+
+def test_another_checkpoint_in_the_folder_of_a_teacher(tmp_path):
+    """Which of them is meant is another question then."""
+    saved(tmp_path / "runs/a.safetensors", tensors())
+    spec, runs = written(tmp_path / "widen.yaml", WIDEN), str(tmp_path / "runs")
+    known = run_job(runs, str(spec), str(tmp_path / "x.safetensors"))["files"]["teacher"]
+    assert stamps.unchanged(runs, known)
+    saved(tmp_path / "runs/b.safetensors", tensors())
+    assert not stamps.unchanged(runs, known)
+
+
+def test_a_checkpoint_is_opened_no_more_than_by_apply(tmp_path, monkeypatch):
+    """A torch file is read as a whole whenever it is opened."""
+    import torch
+
+    loaded = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **b: loaded.append(1) or load(*a, **b))
+    arrays = {name: torch.from_numpy(each) for name, each in tensors().items()}
+    torch.save(arrays, tmp_path / "a.pt")
+    spec = written(tmp_path / "widen.yaml", WIDEN)
+    record = run_job(str(tmp_path / "a.pt"), str(spec), str(tmp_path / "b.pt"))
+    assert record["status"] == "done"
+    assert set(record["files"]["output"]) == {"b.pt", "b.pt.ckgrow.json"}
+    assert len(loaded) == 2  # the teacher, and the student to verify it
 
 
 def test_the_hash_of_a_spec_covers_what_it_reads(tmp_path):

@@ -555,7 +555,7 @@ def test_every_cut_and_every_changed_byte_is_refused_or_read_right(tmp_path, amo
 def test_choosing_weights_is_refused(tmp_path):
     path = saved(tmp_path / "a.onnx", raw("a", WEIGHT))
     with pytest.raises(SpecError, match="holds one set of weights"):
-        opened(FORMAT, path, "model")
+        open_checkpoint(path, "model")
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model", "model.safetensors"])

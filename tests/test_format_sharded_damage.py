@@ -77,7 +77,7 @@ def test_an_index_too_large_to_be_one(tmp_path):
 def test_weights_cannot_be_chosen(tmp_path):
     shards(tmp_path)
     with pytest.raises(SpecError, match="holds one set of weights"):
-        opened(FORMAT, tmp_path / INDEX, "state_dict")
+        open_checkpoint(tmp_path / INDEX, "state_dict")
 
 
 def test_missing_shard(tmp_path):

@@ -28,7 +28,8 @@ LONGEST = 300
 # The core, from the ground up. A room imports from lower floors, not from its own nor from higher
 # ones. A folder is one room; a contract that others on the way up need is a room of its own.
 FLOORS = (
-    {"axes", "cancelling", "errors", "labels", "maps", "random", "version", "watching"},
+    {"axes", "cancelling", "errors", "exchanging", "labels", "maps", "random", "reasons"},
+    {"version", "watching"},
     {"graph", "header", "names", "naming", "places"},
     {"architecture", "checkpoint", "ops", "shares", "spec", "tiles"},
     {"building", "memory", "recipes", "shapes", "store"},
@@ -43,6 +44,7 @@ FLOORS = (
     {"localisation"},
     {"outputs", "reports"},
     {"making", "verifying"},
+    {"recording"},
     {"applying", "converting"},
     {"exporting"},
     {"public"},

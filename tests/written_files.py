@@ -33,7 +33,12 @@ class Here:
 
 
 def opened(form: Format, path, weights=None) -> Reader:
-    return form.open(RegularFile(path), weights)
+    file = RegularFile(path)
+    try:
+        return form.open(file, weights)
+    except BaseException:
+        file.close()
+        raise
 
 
 def created(form: Format, path, header, metadata=None, **more):

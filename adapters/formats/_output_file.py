@@ -11,19 +11,11 @@ from pathlib import Path
 
 from ckgrow.errors import FileError
 from ckgrow.names import shown_path
+from ckgrow.reasons import unwritable
 
 from ._write_behind import WriteBehind
 
 _LARGEST_WRITE = 1 << 30  # one system call takes less than 2 GiB
-
-_REASONS = {
-    errno.ENOSPC: "the disk is full; free space or write elsewhere",
-    errno.EDQUOT: "the disk quota is used up; free space or write elsewhere",
-    errno.EFBIG: "the file is larger than the file system or the limit of the shell allows",
-    errno.EACCES: "permission denied; check the permissions of the file and its folder",
-    errno.ENOENT: "its folder does not exist; make it first",
-    errno.EISDIR: "it is a directory; name a file in it",
-}
 
 
 class OutputFile:
@@ -82,8 +74,7 @@ def reported(place: str) -> Iterator[None]:
     try:
         yield
     except OSError as failure:
-        reason = _REASONS.get(failure.errno or 0, failure.strerror)
-        raise FileError(f"{place} cannot be written: {reason}") from None
+        raise FileError(f"{place} cannot be written: {unwritable(failure)}") from None
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -13,7 +13,7 @@ from ckgrow.header import Header
 from ckgrow.names import shown, shown_path
 
 from ._open_few import OpenFew
-from ._output_file import OutputFile
+from ._output_file import OutputFile, reported
 from ._rows import packed
 from ._safetensors_layout import Layout, compose
 from ._sharded_index import LARGEST, Index, cut, shard_name, stem_of
@@ -94,9 +94,7 @@ class ShardedWriter:
         self._missing.require_none()
         self._open.close()
         for name, made in self._made.items():
-            if made.shard.path.stat().st_size != made.size:
-                raise FileError(f"{shown(name)} was changed while it was written; run again")
-            OutputFile(made.shard.path, None).finish()
+            _flush(name, made)
         metadata = replaced(self._index.metadata, replacements)
         text = Index(self._index.weight_map, metadata).text(self._total)
         file = OutputFile(self._path, len(text))
@@ -123,3 +121,15 @@ def _made(shard: Shard) -> _Made:
     finally:
         file.abandon()
     return _Made(shard, layout, size)
+
+
+def _flush(name: str, made: _Made) -> None:
+    with reported(shown(name)):
+        size = made.shard.path.stat().st_size
+    if size != made.size:
+        raise FileError(f"{shown(name)} was changed while it was written; run again")
+    file = OutputFile(made.shard.path, None)
+    try:
+        file.finish()
+    finally:
+        file.abandon()

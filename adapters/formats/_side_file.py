@@ -68,11 +68,12 @@ def read_side_file(file: File) -> SideFile:
 def write_side_file(target: Target, side: SideFile) -> None:
     """Writes it as a companion of ``target``, flushed to the disk; equal ones have equal bytes.
 
-    There is none where it would be empty, unless one is there already: that would be taken for
-    what belongs to the new file. Raises FileError when it cannot be written.
+    There is none where it would be empty; one that is there already goes, since it would be taken
+    for what belongs to the new file. Raises FileError when it cannot be written.
     """
     name = side_name(target.name)
-    if not (side.metadata or side.dtypes or target.path.with_name(name).exists()):
+    if not (side.metadata or side.dtypes):
+        target.outdate(name)
         return
     document = {"schema": SCHEMA, "metadata": {**side.metadata}, "dtypes": {**side.dtypes}}
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True)

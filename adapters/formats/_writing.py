@@ -40,7 +40,7 @@ def replaced(metadata: Mapping[str, str], replacements: Mapping[str, str]) -> di
 
 
 def rewritten(start: bytes, replacements: Mapping[str, str]) -> Iterator[tuple[int, bytes]]:
-    """What to write over ``start``, a file's first bytes, to replace each placeholder: offset, text.
+    """What replaces each placeholder in ``start``, the first bytes of a file: offset and text.
 
     Raises ValueError as :func:`replaced` does.
     """

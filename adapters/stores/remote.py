@@ -116,6 +116,12 @@ class Remote:
                     raise
                 _upload(system, source, key, "wb")  # a server that cannot look and write at once
 
+    def copy(self, url: str, another: str) -> None:
+        """Copies a file to ``another`` URL of the same store, without it coming here."""
+        (system, key), (_, target) = system_of(url), system_of(another)
+        with told(shown_path(another), "written"):
+            answered(partial(system.cp_file, key, target), limit=_WRITE_LIMIT)
+
     def remove(self, url: str) -> None:
         """Takes a file away; one that is not there is no error."""
         system, key = system_of(url)

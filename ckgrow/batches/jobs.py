@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ckgrow.places import is_remote
+from ckgrow.places import is_remote, local
 
 
 @dataclass(frozen=True)
@@ -44,4 +44,4 @@ class Job:
 
 def absolute(folder: str, place: str) -> str:
     """A place relative to ``folder`` as one that is not; URLs stay as they are."""
-    return place if is_remote(place) else os.path.join(folder, place.removeprefix("file://"))
+    return place if is_remote(place) else os.path.join(folder, local(place))

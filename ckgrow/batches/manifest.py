@@ -102,8 +102,7 @@ def _json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
                 if line.strip():
                     yield where, _json(line, where)
     except (OSError, ValueError) as failure:
-        reason = getattr(failure, "strerror", None) or str(failure)
-        raise FileError(f"{name} cannot be read: {reason}") from failure
+        raise FileError(f"{name} cannot be read: {unreadable(failure)}") from failure
 
 
 def _json(line: bytes, where: str) -> Any:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Stamps = Mapping[str, tuple[int, int]]
-"""Size in bytes and time of change in nanoseconds of files, by path from a place's folder."""
+from ckgrow.files import Stamps
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 
@@ -22,7 +21,8 @@ class Record:
     ``failed``; then ``error`` says why, and ``exit_code`` is what ``ckgrow apply`` would have
     ended with. ``preserved`` is the verdict, None without one. ``hashes`` are those of teacher
     and student, ``spec_hash`` covers what the spec means and the files it reads. ``files`` are
-    stamps of the teacher's files and the output's: while they are the same, so are the hashes.
+    stamps of the teacher's files and the output's, by path from the folder that it is in: while
+    they are the same, so are the hashes.
     """
 
     teacher: str

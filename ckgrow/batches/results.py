@@ -45,7 +45,7 @@ class Results:
             if isinstance(failure, BlockingIOError):
                 raise FileError(f"{shown} is being written by another batch; wait for it") from None
             if isinstance(failure, OSError):
-                raise FileError(f"{shown} cannot be written: {failure.strerror}") from None
+                raise FileError(f"{shown} cannot be written: {unwritable(failure)}") from None
             raise
         return self
 
@@ -57,7 +57,7 @@ class Results:
                 line = line[os.write(self._descriptor, line) :]
         except OSError as failure:
             raise FileError(
-                f"{shown_path(self.path)} cannot be written: {failure.strerror}"
+                f"{shown_path(self.path)} cannot be written: {unwritable(failure)}"
             ) from None
 
     def _read(self, shown: str) -> None:

@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
 from blake3 import blake3
 
-from ckgrow.batches.records import Stamps
 from ckgrow.drafts.calibrating import hash_calibrations
-from ckgrow.files import open_checkpoint
+from ckgrow.files import Stamps
 from ckgrow.places import is_remote
 from ckgrow.spec import Spec, canonical, parse
 
-_INDEX = ".index.json"
 _SPECS = 64
 
 
-def stamps_of(place: str) -> dict[str, tuple[int, int]]:
-    """Size and time of every file that the checkpoint at ``place`` consists of.
-
-    Empty where they cannot be told: elsewhere, or in an index that does not say which tensor
-    stands where. Raises OSError, and what opening a checkpoint raises.
-    """
-    if is_remote(place):
-        return {}
+def folder_stamp(place: str) -> Stamps:
+    """The stamp of a folder, in which another checkpoint may appear; empty for anything else."""
     path = Path(place)
-    if path.is_dir():
-        names = [path, *sorted(each for each in path.iterdir() if each.is_file())]
-        return {os.path.relpath(each, path.parent): _stamp(each) for each in names}
-    with closing(open_checkpoint(path)) as reader:
-        spans = [reader.span(name) for name in reader.header]
-    if path.name.endswith(_INDEX) and None in spans:
+    if is_remote(place) or not path.is_dir():
         return {}
-    files = {path, *(span.path for span in spans if span is not None)}
-    return {os.path.relpath(each, path.parent): _stamp(each) for each in sorted(files)}
+    return {path.name: _stamp(path)}
+
+
+def from_folder(stamps: Stamps, place: str) -> Stamps:
+    """The stamps of files at absolute paths by those from the folder of ``place``, if in there."""
+    folder = os.path.abspath(Path(place).parent)
+    return {
+        os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else path: stamp
+        for path, stamp in stamps.items()
+    }
 
 
 def unchanged(place: str, stamps: Stamps) -> bool:

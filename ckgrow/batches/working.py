@@ -8,7 +8,7 @@ from typing import Any
 
 from ckgrow.batches.halting import Obedient
 from ckgrow.batches.records import DONE, FAILED, SKIPPED, Record
-from ckgrow.batches.stamps import hash_spec, stamps_of
+from ckgrow.batches.stamps import folder_stamp, from_folder, hash_spec
 from ckgrow.errors import CkgrowError, FileError, Terminated
 from ckgrow.public import apply
 from ckgrow.reports.documents import ApplyDocument
@@ -38,7 +38,7 @@ def run_job(
     try:
         watching = Obedient(sign, parent)
         watching.begin("starting", 0)
-        before = stamps_of(teacher)
+        folder = folder_stamp(teacher)  # before it is read
         known = hash_spec(spec)
         document = apply(
             teacher,
@@ -52,14 +52,19 @@ def run_job(
         )
         record = dataclasses.replace(record, **_told(document), spec_hash=known)
         if record.status != FAILED:
-            files = {"teacher": before, "output": stamps_of(output)}
+            files = {
+                "teacher": from_folder(document.files["teacher"], teacher),
+                "output": from_folder(document.files["student"], output),
+            }
+            if files["teacher"]:
+                files["teacher"] = {**folder, **files["teacher"]}
             record = dataclasses.replace(record, files=files)
     except Terminated:
         return None
     except CkgrowError as failure:
         record = _failed(record, str(failure), failure.exit_code)
     except OSError as failure:
-        record = _failed(record, failure.strerror or str(failure), FileError.exit_code)
+        record = _failed(record, words(failure), FileError.exit_code)
     except Exception as failure:  # noqa: BLE001 - a job that fails must not stop the others
         record = _failed(record, f"internal error: {type(failure).__name__}: {failure}", INTERNAL)
     return dataclasses.asdict(

@@ -24,7 +24,10 @@ def export(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Any checkpoint.")],
     output: Annotated[str, typer.Option("-o", "--output", help="The model, an .onnx file.")],
     embed: Annotated[
-        bool, typer.Option("--embed", help="Put the weights in, instead of pointing to them.")
+        bool,
+        typer.Option(
+            "--embed", help="Put the weights in (over 256 MB: into OUTPUT.data), not a pointer."
+        ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     architecture: Architecture = None,

@@ -102,7 +102,7 @@ def hash_calibrations(steps: Iterable[Step]) -> dict[str, str]:
                         digest.update(block)
             except OSError as failure:
                 raise FileError(
-                    f"{shown_path(path)} cannot be read: {failure.strerror or failure}"
+                    f"{shown_path(path)} cannot be read: {unreadable(failure)}"
                 ) from failure
             found[step.calibrate] = str(digest.hexdigest())
     return found

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckgrow.architecture import Assumption
+from ckgrow.files import Stamps
 from ckgrow.graph import Shape
 from ckgrow.learning.report import Learning
 from ckgrow.localisation import Localisation
@@ -147,7 +148,11 @@ class VerifyDocument:
 
 @dataclass(frozen=True)
 class ApplyDocument:
-    """What growing did. ``status`` is ``written``, ``up to date`` or ``failed``."""
+    """What growing did. ``status`` is ``written``, ``up to date`` or ``failed``.
+
+    ``files`` are stamps of the files of ``teacher`` and ``student`` by absolute path: their sizes
+    in bytes and times of change in nanoseconds, when they were opened and written.
+    """
 
     teacher: str
     student: str
@@ -161,6 +166,7 @@ class ApplyDocument:
     warnings: tuple[str, ...]
     hashes: Mapping[str, str] = field(default_factory=dict)
     verify: VerifyDocument | None = None
+    files: Mapping[str, Stamps] = field(default_factory=dict)
     schema: str = "ckgrow.apply/1"
 
 

@@ -48,8 +48,7 @@ def write_new(path: Path, text: str) -> None:
     except FileExistsError:
         raise FileError(f"{shown_path(path)} exists; write elsewhere or remove it") from None
     except OSError as failure:
-        reason = failure.strerror
-        raise FileError(f"{shown_path(path)} cannot be written: {reason}") from None
+        raise FileError(f"{shown_path(path)} cannot be written: {unwritable(failure)}") from None
 
 
 def _teacher(document: InspectDocument) -> list[str]:

@@ -97,10 +97,8 @@ def load(path: str | os.PathLike[str]) -> Document:
             )
         with open(path, "rb") as file:
             content = file.read(FILE_BYTES + 1)
-    except OSError as failure:
-        raise FileError(f"{shown_path(name)} cannot be read: {failure.strerror}") from failure
-    except ValueError as failure:  # a NUL in the path
-        raise FileError(f"{shown_path(name)} cannot be read: {failure}") from failure
+    except (OSError, ValueError) as failure:  # a NUL in the path is a ValueError
+        raise FileError(f"{shown_path(name)} cannot be read: {unreadable(failure)}") from failure
     if len(content) > FILE_BYTES:
         raise SpecError(f"{shown_path(name)} is larger than {FILE_BYTES} bytes; shorten it")
     try:

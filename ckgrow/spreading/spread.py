@@ -17,7 +17,6 @@ from ckgrow.batches.pools import Call, Pool, check_backend, open_pool
 from ckgrow.checkpoint import Shard
 from ckgrow.errors import FileError, SpecError
 from ckgrow.loading import Loaded
-from ckgrow.places import is_remote
 from ckgrow.planning import Plan
 from ckgrow.spec import canonical
 from ckgrow.spreading.tasks import KINDS, Grown, Part, Student, Teacher, grow_part, signs_of
@@ -57,9 +56,8 @@ class Spread:
         """
         if not shards:
             return {}
-        place = _place(plan.teacher)
         weights = plan.teacher.reader.contents.weights
-        teacher = Teacher(place, weights, signs_of(plan.teacher, place))
+        teacher = Teacher(_place(plan.teacher), weights, signs_of(plan.teacher))
         folder = os.path.abspath(plan.spec.steps[0].folder)
         student = Student(canonical(plan.spec), folder, quiet)
         sizes = {name: spec.nbytes for shard in shards for name, spec in shard.header.items()}
@@ -153,11 +151,11 @@ def _hashes(grown: Grown) -> Mapping[str, str]:
 
 
 def _place(teacher: Loaded) -> str:
-    """Where workers find the teacher."""
+    """Where workers find the teacher: a URL as it was given, with what is not shown of it."""
     if teacher.path is not None:
         return os.path.abspath(teacher.path)
-    if is_remote(teacher.label):
-        return teacher.label
+    if teacher.place is not None:
+        return str(teacher.place)
     raise SpecError(
         f"{teacher.label} are nowhere that workers could read them; save them to a file, or make "
         "the student without a backend"

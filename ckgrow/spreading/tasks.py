@@ -7,14 +7,13 @@ a plan; and measures again what a plan leaves to be measured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from ckgrow.batches.halting import Obedient
-from ckgrow.batches.stamps import stamps_of
 from ckgrow.checkpoint import Content, File
 from ckgrow.errors import CheckpointError, CkgrowError, FileError, SpecError, Terminated
 from ckgrow.execute import execute
@@ -48,7 +47,7 @@ class Grown:
 class Teacher:
     """Where the teacher is, and ``signs`` by which a worker knows that it is the same one."""
 
-    place: str
+    place: str = field(repr=False)
     weights: str | None
     signs: str
 
@@ -89,16 +88,16 @@ def grow_part(teacher: Teacher, student: Student, part: Part, sign: str, parent:
         kind = next((n for n, each in enumerate(KINDS) if isinstance(failure, each)), None)
         return Grown(error=str(failure), kind=kind)
     except OSError as failure:
-        error = f"{part.path}: {failure.strerror or failure}"
+        error = f"{part.path}: {words(failure)}"
         return Grown(error=error, kind=KINDS.index(FileError))
     except Exception as failure:  # noqa: BLE001 - told where the student is wanted
         return Grown(error=f"{type(failure).__name__}: {failure}")
 
 
-def signs_of(teacher: Loaded, place: str) -> str:
+def signs_of(teacher: Loaded) -> str:
     """What tells a teacher from another without reading it: header, sizes and times."""
     header = sorted((name, spec.dtype, spec.shape) for name, spec in teacher.header.items())
-    stamps = sorted(stamps_of(place).items())
+    stamps = [(file.name, file.stamp) for file in teacher.reader.files()]
     return str(blake3(repr((header, stamps)).encode()).hexdigest())
 
 
@@ -118,7 +117,7 @@ def _grown(teacher: Teacher, student: Student, part: Part, watching: Obedient) -
     spec = from_dict(student.spec, str(Path(student.folder) / "spec"))
     wish = Wish(spec.teacher.architecture, spec.teacher.options, teacher.weights)
     with load(teacher.place, wish) as loaded:
-        if signs_of(loaded, teacher.place) != teacher.signs:
+        if signs_of(loaded) != teacher.signs:
             raise _changed(loaded)
         made = made_tensors(make_plan(loaded, spec), quiet=student.quiet)
         chosen = {name: made[name] for name in part.names}

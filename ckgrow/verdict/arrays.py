@@ -182,7 +182,7 @@ def _load(path: Path, taking: _Taking[Found]) -> dict[str, Found]:
         return _checkpoint(path, taking)
     except OSError as failure:
         raise FileError(
-            f"{shown_path(path)} cannot be read: {failure.strerror or failure}"
+            f"{shown_path(path)} cannot be read: {unreadable(failure)}"
         ) from failure
 
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from ckgrow.errors import FileError
 from ckgrow.names import shown_path
 from ckgrow.publishing import PartFile
+from ckgrow.reasons import unreadable, unwritable
 
 START = b"<!doctype html>"
 
@@ -50,7 +51,7 @@ class ReportFile:
                 os.fsync(file.fileno())
         except OSError as failure:
             raise FileError(
-                f"{self._part.shown} cannot be written: {failure.strerror}; choose another place"
+                f"{self._part.shown} cannot be written: {unwritable(failure)}"
             ) from None
         self._part.publish()
 
@@ -69,5 +70,5 @@ def _is_page(path: Path) -> bool:
         with path.open("rb") as file:
             start = file.read(len(START))
     except OSError as failure:
-        raise FileError(f"{shown_path(path)} cannot be read: {failure.strerror}") from None
+        raise FileError(f"{shown_path(path)} cannot be read: {unreadable(failure)}") from None
     return start in (START, b"")
