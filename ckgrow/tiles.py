@@ -12,8 +12,8 @@ from blake3 import blake3
 from ckgrow.cancelling import CancelledError, follow
 from ckgrow.header import TensorSpec
 
-MOST_AHEAD = 2
-"""Tiles for each worker that may wait to be hashed, while an earlier one is made."""
+WAITING_BYTES = 1 << 22
+"""For each worker, of tiles that wait to be hashed while an earlier one is made; one may wait."""
 
 
 _RETURNED_BYTES = (1 << 25) - (1 << 16)
@@ -81,7 +81,7 @@ class _Queue:
         self, specs: Mapping[str, TensorSpec], size: int, workers: int, stop: threading.Event
     ) -> None:
         self.tensors: list[_Hashed] = []
-        self._tiles = self._all(specs, size, MOST_AHEAD * workers, stop)
+        self._tiles = self._all(specs, size, WAITING_BYTES * workers, stop)
         self._lock = threading.Lock()
         self._stop = stop
 
@@ -93,11 +93,12 @@ class _Queue:
             return next(self._tiles, None)
 
     def _all(
-        self, specs: Mapping[str, TensorSpec], size: int, ahead: int, stop: threading.Event
+        self, specs: Mapping[str, TensorSpec], size: int, waiting: int, stop: threading.Event
     ) -> Iterator[tuple[_Hashed, int, int, int]]:
         for name, spec in specs.items():
             ranges = list(tiles(spec, size))
-            tensor = _Hashed(name, len(ranges), ahead, stop)
+            largest = -(-spec.nbytes // max(len(ranges), 1))
+            tensor = _Hashed(name, len(ranges), max(1, waiting // max(largest, 1)), stop)
             self.tensors.append(tensor)
             for number, (first, last) in enumerate(ranges):
                 yield tensor, number, first, last

@@ -402,6 +402,7 @@ def test_stamps_are_of_all_files_of_a_checkpoint(tmp_path):
 
 def test_another_checkpoint_in_the_folder_of_a_teacher(tmp_path):
     """Which of them is meant is another question then."""
+    (tmp_path / "runs").mkdir()
     saved(tmp_path / "runs/a.safetensors", tensors())
     spec, runs = written(tmp_path / "widen.yaml", WIDEN), str(tmp_path / "runs")
     known = run_job(runs, str(spec), str(tmp_path / "x.safetensors"))["files"]["teacher"]

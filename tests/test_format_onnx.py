@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
@@ -18,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import arrays_in, exported, external, model_of, raw, saved, typed, whole
 from written_files import opened
 
-from ckgrow.errors import CheckpointError, SpecError
+from ckgrow.errors import CheckpointError, FileError, SpecError
 from ckgrow.files import open_checkpoint
 from ckgrow.registry import formats
 
@@ -392,11 +394,40 @@ def test_external_data_with_numbers_of_its_own(tmp_path):
 def test_external_data_that_shrinks_while_it_is_read(tmp_path):
     (tmp_path / "w.bin").write_bytes(WEIGHT.tobytes())
     path = saved(tmp_path / "m.onnx", external("a", WEIGHT, location="w.bin"))
-    reader = opened(FORMAT, path)
+    reader, late = opened(FORMAT, path), opened(FORMAT, path)
+    reader.read("a", 0, 2)
     os.truncate(tmp_path / "w.bin", 10)
     with pytest.raises(CheckpointError, match="became shorter"):
         reader.read("a", 0, 2)
-    assert not reader.unchanged()
+    with pytest.raises(FileError, match="w.bin changed while .*m.onnx was read"):
+        late.read("a", 0, 2)
+    for each in (reader, late):
+        assert not each.unchanged()
+        each.close()
+
+
+def test_more_files_than_a_process_may_have_open(tmp_path):
+    """1,500 of them are beside the model; all are read, by several threads, with 256 open."""
+    names = [f"w{number}" for number in range(1_500)]
+    numbers = {name: np.full((2, 3), number, np.float32) for number, name in enumerate(names)}
+    for name in names:
+        (tmp_path / name).write_bytes(numbers[name].tobytes())
+    tensors = [external(name, each, location=name) for name, each in numbers.items()]
+    path = saved(tmp_path / "m.onnx", *tensors)
+    before = len(os.listdir("/proc/self/fd"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        reader = open_checkpoint(path)
+        with ThreadPoolExecutor(4) as pool:
+            rows = dict(zip(names, pool.map(lambda name: reader.read(name, 0, 2), names)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert all((rows[name] == numbers[name]).all() for name in names)
+    assert [each.name for each in reader.files()] == ["m.onnx", *names]
+    assert reader.unchanged()
+    reader.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def length_of(size):

@@ -50,7 +50,8 @@ def test_hashes_are_those_of_the_whole_tensors_whoever_is_fast(workers):
     assert sorted(done) == ["large", "number", "other", "row"]
 
 
-def test_few_tiles_wait_for_one_that_is_slow():
+def test_few_tiles_wait_for_one_that_is_slow(monkeypatch):
+    monkeypatch.setattr("ckgrow.tiles.WAITING_BYTES", 20)
     alive = set()
     most = 0
     lock = threading.Lock()

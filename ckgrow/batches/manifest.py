@@ -15,6 +15,7 @@ from typing import Any
 
 from ckgrow.errors import FileError, SpecError
 from ckgrow.names import guess, quoted, shown_path
+from ckgrow.reasons import unreadable
 from ckgrow.spec import yamlfile
 
 LINE_BYTES = 1_000_000

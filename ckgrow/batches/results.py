@@ -12,6 +12,7 @@ from types import TracebackType
 from ckgrow.batches.records import FAILED, Record
 from ckgrow.errors import FileError, SpecError
 from ckgrow.names import shown_path
+from ckgrow.reasons import unwritable
 
 _TORN = b'{"teacher": '
 """How the part of a record begins that a killed run left behind."""

@@ -11,6 +11,7 @@ from ckgrow.batches.records import DONE, FAILED, SKIPPED, Record
 from ckgrow.batches.stamps import folder_stamp, from_folder, hash_spec
 from ckgrow.errors import CkgrowError, FileError, Terminated
 from ckgrow.public import apply
+from ckgrow.reasons import words
 from ckgrow.reports.documents import ApplyDocument
 from ckgrow.version import VERSION
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ckgrow.cli import batching, converting, exporting, looking, making
-from ckgrow.cli.shared import INTERRUPTED, ignore_stdout, printable, say, set_debugging
+from ckgrow.cli.shared import INTERRUPTED, ignore_stdout, printable, say, set_debugging, told
 from ckgrow.errors import FileError
 from ckgrow.version import VERSION
 
@@ -76,7 +76,7 @@ def run() -> None:
         raise SystemExit(INTERRUPTED) from None
     except OSError as failure:  # the same: a help text that cannot be printed
         ignore_stdout()
-        typer.echo(f"error: {failure.strerror}", err=True)
+        typer.echo(f"error: {told(failure)}", err=True)
         raise SystemExit(FileError.exit_code) from None
 
 

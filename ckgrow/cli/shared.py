@@ -16,6 +16,8 @@ import typer
 
 from ckgrow.cli.stopping import Stop
 from ckgrow.errors import CkgrowError, FileError, SpecError, Terminated
+from ckgrow.names import shown_path
+from ckgrow.reasons import words
 
 if TYPE_CHECKING:
     from ckgrow.watching import Watching
@@ -96,9 +98,16 @@ def _report(failure: BaseException) -> NoReturn:
             _fail("terminated; no unfinished file was left behind", failure.exit_code)
         case OSError():
             ignore_stdout()  # if that is what failed, what waits in its buffer would fail again
-            _fail(failure.strerror or str(failure), FileError.exit_code)
+            _fail(told(failure), FileError.exit_code)
         case _:
             _fail(f"internal error: {type(failure).__name__}: {failure}", INTERNAL)
+
+
+def told(failure: OSError) -> str:
+    """What the system could not do, and to which file where it says so."""
+    if failure.filename is None:
+        return words(failure)
+    return f"{shown_path(os.fsdecode(failure.filename))}: {words(failure)}"
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -30,6 +30,7 @@ from ckgrow.graph import Graph, Node
 from ckgrow.maps import ZERO
 from ckgrow.names import shown, shown_path
 from ckgrow.ops.rule import elements
+from ckgrow.reasons import unreadable
 from ckgrow.recipes import (
     Calibrated,
     Placed,

@@ -26,7 +26,10 @@ class Disturbance:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Random numbers "row level column", normal or (``levels`` being one less) fractions."""
+    """Random numbers "row level column", fractions or ``normal`` ones.
+
+    Fractions have a level for each cut between copies, normal numbers one for each copy.
+    """
 
     stream: Stream
     rows: np.ndarray

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ckgrow.errors import FileError
 from ckgrow.names import shown_path
+from ckgrow.reasons import unwritable
 from ckgrow.reports.documents import GroupRow, InspectDocument
 
 _HEAD = """\

@@ -33,6 +33,7 @@ from ruamel.yaml.events import (
 
 from ckgrow.errors import FileError, SpecError
 from ckgrow.names import SHOWN_LENGTH, shown, shown_path
+from ckgrow.reasons import unreadable
 from ckgrow.spec.yaml_scalars import scalar
 
 FILE_BYTES = 1_000_000

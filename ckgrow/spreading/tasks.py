@@ -22,6 +22,7 @@ from ckgrow.loading import Loaded, Wish, load
 from ckgrow.making import made_tensors
 from ckgrow.names import shown_path
 from ckgrow.planning import make_plan
+from ckgrow.reasons import words
 from ckgrow.registry import format_named
 from ckgrow.spec import from_dict
 from ckgrow.version import VERSION

@@ -19,6 +19,7 @@ from ckgrow.files import open_file
 from ckgrow.graph import Shape
 from ckgrow.header import TensorSpec
 from ckgrow.names import shown, shown_path
+from ckgrow.reasons import unreadable
 from ckgrow.registry import format_named, formats
 
 LARGEST = 4 * 2**30
@@ -181,9 +182,7 @@ def _load(path: Path, taking: _Taking[Found]) -> dict[str, Found]:
             return _npz(path, taking)
         return _checkpoint(path, taking)
     except OSError as failure:
-        raise FileError(
-            f"{shown_path(path)} cannot be read: {unreadable(failure)}"
-        ) from failure
+        raise FileError(f"{shown_path(path)} cannot be read: {unreadable(failure)}") from failure
 
 
 def _npy(path: Path, taking: _Taking[Found]) -> Found:
