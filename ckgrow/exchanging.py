@@ -62,7 +62,7 @@ class Exchange:
         main = self._target.name
         getting = (*companions, main)  # the main one last
         leaving = dict.fromkeys((main, *getting, *outdated))  # and first
-        taken = tuple(name for name in leaving if os.path.lexists(self._home(name)))
+        taken = tuple(name for name in leaving if status_of(self._home(name)) is not None)
         free = tuple(name for name in getting if name not in taken)
         self._note(_Journal(taken, free))
         for name in taken:
@@ -94,11 +94,11 @@ class Exchange:
     def _is_done(self, journal: _Journal) -> bool:
         """Whether the main file that is there got its name by this exchange, or never lost it."""
         main = self._target.name
-        if not os.path.lexists(self._target):
+        if status_of(self._target) is None:
             return False
-        if main in journal.taken and not os.path.lexists(self._old(main)):
+        if main in journal.taken and status_of(self._old(main)) is None:
             return True
-        present, part = os.lstat(self._target), _status(self._part)
+        present, part = os.lstat(self._target), status_of(self._part)
         if part is None or not part.st_size:  # it was renamed; what bears its name now is new
             return present.st_size > 0
         return os.path.samestat(present, part)
@@ -110,15 +110,15 @@ class Exchange:
                 self._home(name).unlink()
         for name in (*journal.taken[1:], *journal.taken[:1]):
             home, old = self._home(name), self._old(name)
-            if not os.path.lexists(old):
+            if status_of(old) is None:
                 continue  # it was not moved yet, or is back already
-            if os.path.lexists(home) and not self._is_ours(name):
+            if status_of(home) is not None and not self._is_ours(name):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(home))
             os.replace(old, home)
 
     def _is_ours(self, name: str) -> bool:
         """Whether what bears the name has it by ``give_name``, or is what that begins with."""
-        present, made = _status(self._home(name)), _status(self._made(name))
+        present, made = status_of(self._home(name)), status_of(self._made(name))
         if present is None:
             return False
         return made is None or not present.st_size or os.path.samestat(present, made)
@@ -175,6 +175,14 @@ def give_name(part: Path, target: Path) -> None:
         os.replace(part, target)
 
 
+def status_of(path: Path) -> os.stat_result | None:
+    """Of the file itself, be it a link; None when there is none."""
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+
+
 def flush(folder: Path) -> None:
     """New names in ``folder`` are to survive a power failure, where the system can promise it."""
     with contextlib.suppress(OSError):
@@ -183,14 +191,6 @@ def flush(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _status(path: Path) -> os.stat_result | None:
-    """Of the file itself, be it a link; None when there is none."""
-    try:
-        return os.lstat(path)
-    except FileNotFoundError:
-        return None
 
 
 def _are_bare(names: object) -> bool:

@@ -19,7 +19,7 @@ from types import TracebackType
 
 from ckgrow.checkpoint import File
 from ckgrow.errors import FileError
-from ckgrow.exchanging import SUFFIX, Exchange, flush, give_name
+from ckgrow.exchanging import SUFFIX, Exchange, flush, give_name, status_of
 from ckgrow.files import RegularFile, Stamps, require_other
 from ckgrow.names import shown_path
 from ckgrow.places import Place, local
@@ -103,10 +103,10 @@ class PartFile:
 
     def publish(self) -> None:
         """Gives the files their names; FileError when something took the name meanwhile."""
-        outdated = [name for name in self._outdated if os.path.lexists(self._home(name))]
-        for name in (*self._companions, *outdated):
+        for name in (*self._companions, *self._outdated):
             self._require_changeable(name)
         try:
+            outdated = [name for name in self._outdated if status_of(self._home(name))]
             if self._companions or outdated:
                 self.require_free()
                 self._exchange.perform(self._companions, outdated)
@@ -200,6 +200,8 @@ class PartFile:
 
     def _is_locked(self) -> bool:
         """Whether the lock is ours, after whatever came in between."""
+        if self._lock < 0:
+            return False
         with contextlib.suppress(OSError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
@@ -211,9 +213,12 @@ class PartFile:
         What cannot be settled stays as it is, for the next run.
         """
         with contextlib.suppress(OSError):
-            if _is_at(self._lock, self.path):
+            unpublished = _is_at(self._lock, self.path)
+            # Where there are no hard links, a file that got its name has lost that of the part.
+            if unpublished or _is_at(self._lock, self.target):
                 self._exchange.settle()
                 self._exchange.sweep()
+            if unpublished:
                 self.path.unlink()
         self._unlock()
 

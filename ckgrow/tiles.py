@@ -104,6 +104,31 @@ class _Queue:
                 yield tensor, number, first, last
 
 
+class _AtWork:
+    """How many workers are at work, each inside this context.
+
+    A pool does not know, and does not wait for, a thread whose start an interrupt fell into.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._number += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._number -= 1
+            self._changed.notify_all()
+
+    def wait_for_none(self) -> None:
+        """Returns when nobody is at work."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._number)
+
+
 Work = Callable[[str, int, int], memoryview]
 
 
@@ -122,13 +147,14 @@ def digest_tiles(
     have stopped; so is an interrupt.
     """
     _keep_freed_memory()
-    queue = _Queue(specs, size, workers, stop)
+    queue, at_work = _Queue(specs, size, workers, stop), _AtWork()
 
     def run() -> None:
-        while (taken := queue.take()) is not None:
-            tensor, number, first, last = taken
-            if tensor.add(number, work(tensor.name, first, last)):
-                done(tensor.name)
+        with at_work:
+            while (taken := queue.take()) is not None:
+                tensor, number, first, last = taken
+                if tensor.add(number, work(tensor.name, first, last)):
+                    done(tensor.name)
 
     with ThreadPoolExecutor(max(1, workers), "ckgrow", follow, (stop,)) as pool:
         try:
@@ -139,6 +165,7 @@ def digest_tiles(
                 future.result()
         except BaseException:
             stop.set()
+            at_work.wait_for_none()
             raise
     return {tensor.name: tensor.hexdigest() for tensor in queue.tensors}
 

@@ -163,7 +163,7 @@ def test_wrong_manifests(tmp_path, text, said):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b'{"teacher": "a", "teacher": "b"}', "jobs.jsonl:2: a key is given twice"),
+        (b'{"teacher": "a", "teacher": "b"}', "jobs.jsonl:2: 'teacher' is given twice"),
         (b"{teacher: a}", "jobs.jsonl:2: the line is not JSON"),
         (b'"a"', "jobs.jsonl:2: a job must be a mapping"),
         (b"\xff", "jobs.jsonl:2: the line is not UTF-8"),

@@ -19,6 +19,7 @@ from shipped import SPECS, TEACHERS, training
 from student_oracles import images, outputs_of
 
 import ckgrow as package
+from ckgrow.publishing import PartFile
 from ckgrow.registry import formats
 
 RESNET = ("--option", "input=[1,8,8]")
@@ -358,3 +359,18 @@ def test_looking_at_a_model_imports_no_onnx(mlp, tmp_path):
     )
     done = python(code, "inspect", tmp_path / "m.onnx")
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("options", [(), ("--embed",)])
+def test_what_is_published_is_told_whatever_becomes_of_it(mlp, tmp_path, monkeypatch, options):
+    """Nobody looks at the files again, which another program may have taken by then."""
+    monkeypatch.setattr("ckgrow.adapters.formats._onnx_writer.EMBEDDED", 0)
+    publish = PartFile.publish
+
+    def published(part):
+        publish(part)
+        (tmp_path / "m.onnx").unlink()
+
+    monkeypatch.setattr(PartFile, "publish", published)
+    told = document("export", mlp, "-o", tmp_path / "m.onnx", *options)
+    assert told["files"] == ["m.onnx.data" if options else mlp.name]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from commands import WIDEN, ckgrow, saved, tensors, written
 from safetensors.numpy import load_file
 
+import ckgrow as package
 from ckgrow.files import open_checkpoint
 from ckgrow.places import is_remote, local
 
@@ -21,13 +23,20 @@ INDEX = "model.safetensors.index.json"
 ONLY = "model-00001-of-00001.safetensors"
 
 
+@dataclass(frozen=True)
+class Teachers:
+    """``put`` brings the files of a folder there and says where, ``files`` reads them again."""
+
+    put: Callable[[Path], str]
+    files: Callable[[str], dict[str, bytes]]
+    spec: Path
+
+
 @pytest.fixture(params=["here", "elsewhere"])
 def teachers(request, tmp_path):
-    """A function that puts the files of a folder where a teacher is to be; its place comes back."""
+    """Where teachers are: a folder, or the memory that fsspec calls a file system."""
     if request.param == "here":
-        yield SimpleNamespace(
-            put=str, files=lambda place: contents(Path(place)), spec=spec(tmp_path)
-        )
+        yield Teachers(str, lambda place: contents(Path(place)), spec(tmp_path))
         return
     memory = fsspec.filesystem("memory")
 
@@ -40,7 +49,7 @@ def teachers(request, tmp_path):
         folder = f"/{place.removeprefix('memory://')}"
         return {Path(each).name: memory.cat(each) for each in memory.ls(folder, detail=False)}
 
-    yield SimpleNamespace(put=put, files=files, spec=spec(tmp_path))
+    yield Teachers(put, files, spec(tmp_path))
     memory.store.clear()
     memory.pseudo_dirs[:] = [""]
 
@@ -53,21 +62,22 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def made(folder, name, *arguments, hidden=6):
-    """A folder with a teacher as the library safetensors saves it, and what a command makes."""
+def made(folder, name):
+    """A folder with a teacher as the library safetensors saves it."""
     folder.mkdir()
-    path = saved(folder / name, tensors(hidden=hidden))
-    if arguments:
-        assert (
-            ckgrow(arguments[0], path, "-o", folder / arguments[1], *arguments[2:]).exit_code == 0
-        )
-    return path
+    return saved(folder / name, tensors())
 
 
-def sharded(folder, size=200):
-    made(folder, "a.safetensors", "convert", INDEX, "--shard-size", size)
+def sharded(folder):
+    package.convert(made(folder, "a.safetensors"), folder / INDEX, shard_size=200)
     (folder / "a.safetensors").unlink()
     assert len(contents(folder)) > 2
+    return folder
+
+
+def exported(folder):
+    """A model that points to its weights in a safetensors file."""
+    package.export(made(folder, "m.safetensors"), folder / "m.onnx")
     return folder
 
 
@@ -115,8 +125,7 @@ def test_a_shard_that_a_new_index_would_leave_over(tmp_path, teachers):
 
 
 def test_weights_that_a_model_points_to(tmp_path, teachers):
-    made(tmp_path / "g", "m.safetensors", "export", "m.onnx")
-    place = teachers.put(tmp_path / "g")
+    place = teachers.put(exported(tmp_path / "g"))
     refused(teachers, place, f"{place}/m.onnx", f"{place}/m.safetensors", "part of the teacher")
 
 
@@ -124,7 +133,7 @@ def test_numbers_of_a_model_beside_it(tmp_path, teachers, monkeypatch):
     """The student's data would be written where the teacher's are, under another model's name."""
     monkeypatch.setattr("ckgrow.adapters.formats._onnx_writer.EMBEDDED", 0)
     folder = tmp_path / "h"
-    made(folder, "m.safetensors", "convert", "m.onnx")
+    package.convert(made(folder, "m.safetensors"), folder / "m.onnx")
     model = onnx.load(folder / "m.onnx", load_external_data=False)
     assert {each.external_data[0].value for each in model.graph.initializer} == {"m.onnx.data"}
     (folder / "m.onnx").rename(folder / "other.onnx")
@@ -143,16 +152,16 @@ def test_a_teacher_of_another_folder_stays_free(tmp_path, teachers):
     assert set(teachers.files(other)) == {ONLY, INDEX}
 
 
-@pytest.mark.parametrize("command", ["convert", "export"])
-def test_other_commands_refuse_too(tmp_path, command):
-    folder = tmp_path / "g"
-    made(folder, "m.safetensors", "export", "m.onnx")
+def test_other_commands_refuse_too(tmp_path):
+    folder = exported(tmp_path / "g")
     before = contents(folder)
-    output = {"convert": "m.safetensors", "export": "m.onnx"}[command]
-    done = ckgrow(command, folder / "m.onnx", "-o", folder / output, "--force")
-    assert done.exit_code == 4
-    assert "the teacher" in done.stderr
-    assert contents(folder) == before
+    for command in (("convert", "m.safetensors"), ("export", "-o", "m.onnx")):
+        done = ckgrow(
+            command[0], folder / "m.onnx", *command[1:-1], folder / command[-1], "--force"
+        )
+        assert done.exit_code == 4, done.output
+        assert "the teacher" in done.stderr
+        assert contents(folder) == before
 
 
 # Which files a checkpoint consists of
@@ -167,8 +176,8 @@ def names(path):
 
 
 def test_the_files_of_a_checkpoint(tmp_path):
-    folder = tmp_path / "a"
-    teacher = made(folder, "m.safetensors", "export", "m.onnx")
+    folder = exported(tmp_path / "a")
+    teacher = folder / "m.safetensors"
     assert names(teacher) == ["m.safetensors"]
     assert names(folder / "m.onnx") == ["m.onnx", "m.safetensors"]
     for suffix in ("npz", "pt"):

@@ -154,10 +154,15 @@ def test_signatures_and_passwords_are_never_shown(site, spec, tmp_path):
     done = ckgrow("apply", url, spec, "-o", student)
     assert done.exit_code == 0, done.output
     assert SECRET in site.requests[0][1]
+    parts = tmp_path / "parts"
+    spread = ckgrow("apply", url, spec, "-o", f"{parts}/", "--backend", "threading")
+    assert spread.exit_code == 0, spread.output  # workers ask with the signature as well
+    assert all(SECRET in path for _, path, _ in site.requests)
     site.files.clear()
     failed = ckgrow("plan", url, spec)
     assert failed.exit_code == 4
-    for text in (done.output, failed.output, student.read_bytes().decode("latin-1")):
+    written = [path.read_bytes().decode("latin-1") for path in (student, *parts.iterdir())]
+    for text in (done.output, spread.output, failed.output, *written):
         assert "0123456789abcdef" not in text
         assert "hidden" not in text
     assert "...@127.0.0.1" in failed.output

@@ -214,7 +214,7 @@ def ended(group):
 def task(folder):
     place = str(folder / "teacher.safetensors")
     with load(place, Wish()) as loaded:
-        signs = signs_of(loaded, place)
+        signs = signs_of(loaded)
     part = folder / "part"
     part.touch()
     student = Student(canonical(parse("spec.yaml")), str(folder), quiet=False)

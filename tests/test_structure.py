@@ -31,7 +31,7 @@ FLOORS = (
     {"axes", "cancelling", "errors", "exchanging", "labels", "maps", "random", "reasons"},
     {"version", "watching"},
     {"graph", "header", "names", "naming", "places"},
-    {"architecture", "checkpoint", "ops", "shares", "spec", "tiles"},
+    {"architecture", "checkpoint", "ops", "pairs", "shares", "spec", "tiles"},
     {"building", "memory", "recipes", "shapes", "store"},
     {"measuring", "registry"},
     {"coupling", "execute", "files", "recognition"},

@@ -29,7 +29,8 @@ class Here:
         """Nothing is."""
 
     def outdate(self, name: str) -> None:
-        """Nothing goes."""
+        """The file goes at once."""
+        self.path.with_name(name).unlink(missing_ok=True)
 
 
 def opened(form: Format, path, weights=None) -> Reader:

@@ -29,7 +29,7 @@ class OutputFile:
 
     def __init__(self, path: Path, size: int | None) -> None:
         self.place = shown_path(path)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | (0 if size is None else os.O_CREAT)
         with reported(self.place):
             self._descriptor = os.open(path, flags, 0o666)
         try:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import gc
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from ckgrow.errors import CheckpointError
 from ckgrow.header import Header, TensorSpec, numpy_dtype
 from ckgrow.names import shown
+from ckgrow.pairs import NamedTwiceError, once
 
 from ._safetensors_layout import METADATA, NUMPY_NAMES, PREFIX_LENGTH, Layout, require_text
 from ._shapes import nbytes_of
@@ -75,12 +74,16 @@ def _entries(text: bytes, place: str) -> dict[str, Any]:
         decoded = text.decode()
         entries: dict[str, Any] = json.loads(
             decoded,
-            object_pairs_hook=partial(_unique, place),
+            object_pairs_hook=once,
             parse_int=_whole if "-0" in decoded else None,  # a name may have it; then it is slower
         )
     except UnicodeDecodeError:
         raise CheckpointError(
             f"{place} is damaged: its header is not UTF-8; fetch or save the file again"
+        ) from None
+    except NamedTwiceError as twice:
+        raise CheckpointError(
+            f"{place} is ambiguous: its header names {shown(twice.name)} twice; save the file again"
         ) from None
     except (ValueError, RecursionError) as failure:
         raise CheckpointError(
@@ -89,18 +92,6 @@ def _entries(text: bytes, place: str) -> dict[str, Any]:
     if "\\u" in decoded:  # JSON can spell halves of characters, which UTF-8 cannot hold
         require_text(entries, place)
     return entries
-
-
-def _unique(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs of a JSON object; two readers would disagree which of two equal keys counts."""
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        twice = next(key for key, count in counts.items() if count > 1)
-        raise CheckpointError(
-            f"{place} is ambiguous: its header names {shown(twice)} twice; save the file again"
-        )
-    return result
 
 
 def _whole(digits: str) -> int:

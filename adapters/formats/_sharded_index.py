@@ -17,6 +17,7 @@ from ckgrow.checkpoint import File
 from ckgrow.errors import CheckpointError
 from ckgrow.header import Header
 from ckgrow.names import quoted, shown
+from ckgrow.pairs import once
 
 from ._safetensors_layout import require_text
 
@@ -49,7 +50,7 @@ def read_index(file: File) -> Index:
             f"{file.place} has {file.size} bytes; an index of shards has at most {LARGEST}"
         )
     try:
-        document = json.loads(file.read(0, file.size).decode(), object_pairs_hook=_once)
+        document = json.loads(file.read(0, file.size).decode(), object_pairs_hook=once)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise CheckpointError(
             f"{file.place} is no index of shards: it is not JSON, or cut short; fetch it again"
@@ -97,16 +98,6 @@ def cut(header: Header, size: int) -> Iterator[Header]:
         total += spec.nbytes
     if names:
         yield Header({each: header[each] for each in names})
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs of a JSON object; two readers would disagree which of two equal keys counts."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"it names {shown(key)} twice")
-        found[key] = value
-    return found
 
 
 def _require_bare(file: File, tensor: str, name: Any) -> None:

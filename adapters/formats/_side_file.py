@@ -10,11 +10,11 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ckgrow.checkpoint import File, Target
 from ckgrow.errors import CheckpointError
 from ckgrow.names import shown
+from ckgrow.pairs import NamedTwiceError, once
 
 from ._output_file import reported
 
@@ -85,7 +85,7 @@ def write_side_file(target: Target, side: SideFile) -> None:
 
 def _parsed(data: bytes) -> SideFile:
     """Raises ValueError for anything but exactly what is written."""
-    document = json.loads(data.decode(), object_pairs_hook=_without_duplicates)
+    document = json.loads(data.decode(), object_pairs_hook=once)
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise ValueError(f"its schema is not {SCHEMA}")
     if set(document) != {"schema", "metadata", "dtypes"}:
@@ -97,13 +97,6 @@ def _parsed(data: bytes) -> SideFile:
     return SideFile(document["metadata"], document["dtypes"])
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("it has two entries of one name")
-    return found
-
-
 def _cause(damage: Exception) -> str:
     """Ours as it is; a library's only by its kind, since it may quote the file."""
-    return str(damage) if type(damage) is ValueError else "no JSON"
+    return str(damage) if type(damage) in (ValueError, NamedTwiceError) else "no JSON"

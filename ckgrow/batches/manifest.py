@@ -15,6 +15,7 @@ from typing import Any
 
 from ckgrow.errors import FileError, SpecError
 from ckgrow.names import guess, quoted, shown_path
+from ckgrow.pairs import NamedTwiceError, once
 from ckgrow.reasons import unreadable
 from ckgrow.spec import yamlfile
 
@@ -107,14 +108,10 @@ def _json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
 
 
 def _json(line: bytes, where: str) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            raise SpecError(f"{where}: a key is given twice; keep one")
-        return made
-
     try:
         return json.loads(line, object_pairs_hook=once)
+    except NamedTwiceError as twice:
+        raise SpecError(f"{where}: {quoted(twice.name)} is given twice; keep one") from None
     except UnicodeDecodeError:
         raise SpecError(f"{where}: the line is not UTF-8; save the file as UTF-8") from None
     except RecursionError:
