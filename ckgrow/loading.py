@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ import numpy as np
 
 from ckgrow.architecture import Architecture, Network
 from ckgrow.checkpoint import PROVENANCE_KEY, ContainerReader, File, Reader
-from ckgrow.errors import CheckpointError, CkgrowError, SpecError
+from ckgrow.errors import CheckpointError, CkgrowError, SpecError, UnrecognisedError
 from ckgrow.files import open_checkpoint
 from ckgrow.header import Header, common_prefix
 from ckgrow.memory import MemoryReader
@@ -176,8 +177,30 @@ def _opened(label: str, place: Place | None, reader: Reader) -> Opened:
 def recognised(opened: Opened, wish: Wish) -> Loaded:
     """The checkpoint with its network: by its provenance, or by its keys and shapes.
 
-    Raises CheckpointError or SpecError; the file stays open.
+    Where all keys stand under one module (``model.``, as a training framework's own module holds
+    the network), and make sense only without it, that module's name is a prefix too. Raises
+    CheckpointError or SpecError; the file stays open.
     """
+    try:
+        return _recognised(opened, wish)
+    except UnrecognisedError:
+        inner = _without_outer_module(opened)
+        if inner is not None:
+            with suppress(UnrecognisedError):
+                return recognised(inner, wish)
+        raise
+
+
+def _without_outer_module(opened: Opened) -> Opened | None:
+    first = next(iter(opened.header), "").partition(".")
+    outer = first[0] + first[1]
+    if not first[2] or not all(name.startswith(outer) for name in opened.header):
+        return None
+    header = Header({name[len(outer) :]: spec for name, spec in opened.header.items()})
+    return replace(opened, prefix=opened.prefix + outer, header=header)
+
+
+def _recognised(opened: Opened, wish: Wish) -> Loaded:
     header, label, provenance = opened.header, opened.label, opened.provenance
     restored = None
     if provenance is not None:

@@ -27,7 +27,7 @@ PATTERN_ALTERNATIVES = 64
 
 _PLAIN = re.compile(r"[\w.\-/:@]+")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_SECRETS = re.compile(r"(?<=://)[^/@]+(?=@)|(?<=\?).+", re.DOTALL)
+_SECRETS = re.compile(r"(?<=://)[^/?]+(?=@)|(?<=\?).+", re.DOTALL)
 _STAR = "*"
 _GUESS_LENGTH = 200  # difflib takes the square of the length
 _GUESS_CANDIDATES = 5_000
@@ -55,8 +55,18 @@ def shown_path(path: str | Path) -> str:
 
     The password and the query of a URL, which may be a signature, are left out.
     """
-    text = _SECRETS.sub("...", str(path)) if _URL.match(str(path)) else str(path)
+    text = without_secrets(str(path))
     return text if text.isprintable() else ascii(text)
+
+
+def without_secrets(place: str) -> str:
+    """``place`` with dots for the user, the password and the query of a URL; not for printing."""
+    return _SECRETS.sub("...", place) if _URL.match(place) else place
+
+
+def secrets_of(place: str) -> tuple[str, ...]:
+    """What ``without_secrets`` replaces, the first first."""
+    return tuple(_SECRETS.findall(place)) if _URL.match(place) else ()
 
 
 def _escaped(character: str) -> str:

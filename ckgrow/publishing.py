@@ -121,6 +121,8 @@ class PartFile:
     def keep_failed(self) -> Path:
         """Leaves the files as ``<name>.failed``, for whoever wants to look at them."""
         failed = self._home(f"{self.name}.failed")
+        for name in (*self._companions, self.name):
+            require_other(self._home(f"{name}.failed"), self._keep)
         try:
             for name, path in self._companions.items():
                 os.replace(path, self._home(f"{name}.failed"))

@@ -15,6 +15,7 @@ from ckgrow.exchanging import SUFFIX
 from ckgrow.files import RegularFile, Stamps, require_other
 from ckgrow.names import shown_path
 from ckgrow.places import beside, name_of
+from ckgrow.reasons import unwritable
 from ckgrow.registry import store
 
 
@@ -91,25 +92,37 @@ class UploadedPart:
         if old and not self._force:
             place = shown_path(self._at(old[0]))
             raise FileError(f"{place} exists by now; add --force to replace it")
+        kept: list[str] = []
         new: list[str] = []
         try:
             for name in old:
                 store().copy(self._at(name), self._aside(name))
+                kept.append(name)
             for name in (self.name, *outdated):
                 store().remove(self._at(name))
             for name in (*self._companions, self.name):
                 store().put(self.path.with_name(name), self._at(name), replace=self._force)
                 new.append(name)
         except BaseException as failure:
-            self._bring_back(old, new, failure)
+            if kept == old:  # before, nothing was changed
+                self._bring_back(old, new, failure)
+            self._forget(kept)
             raise
         self._forget(old)
 
     def keep_failed(self) -> Path:
         """Moves the files out of the temporary folder, into the one that ckgrow runs in."""
+        failed = Path.cwd() / f"{self.name}.failed"
         for name in (*self._companions, self.name):
-            shutil.move(self.path.with_name(name), Path.cwd() / f"{name}.failed")
-        return Path.cwd() / f"{self.name}.failed"
+            require_other(failed.with_name(f"{name}.failed"), self._keep)
+        try:
+            for name in (*self._companions, self.name):
+                shutil.move(self.path.with_name(name), failed.with_name(f"{name}.failed"))
+        except OSError as failure:
+            raise FileError(
+                f"{shown_path(failed)} cannot be written: {unwritable(failure)}"
+            ) from None
+        return failed
 
     def __exit__(
         self,
@@ -125,22 +138,21 @@ class UploadedPart:
             for name in reversed(new):
                 store().remove(self._at(name))
             for name in reversed(old):
-                if self._has(name, aside=True):
-                    store().copy(self._aside(name), self._at(name))
+                store().copy(self._aside(name), self._at(name))
         except FileError as another:
             raise FileError(
                 f"{failure}; what stood there cannot be brought back ({another}): it waits beside "
                 f"it, under names that end in {SUFFIX}"
             ) from failure
-        self._forget(old)
 
-    def _forget(self, old: Sequence[str]) -> None:
-        for name in old:
+    def _forget(self, names: Sequence[str]) -> None:
+        """Takes the copies away."""
+        for name in names:
             with contextlib.suppress(FileError):  # what matters is there
                 store().remove(self._aside(name))
 
-    def _has(self, name: str, *, aside: bool = False) -> bool:
-        return store().exists(self._aside(name) if aside else self._at(name))
+    def _has(self, name: str) -> bool:
+        return store().exists(self._at(name))
 
     def _at(self, name: str) -> str:
         return self._url if name == self.name else str(beside(self._url, name))

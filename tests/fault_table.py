@@ -156,7 +156,7 @@ def table(rows: Iterable[tuple[str, str, dict[str, int]]]) -> str:
         "| --- | --- | ---: | --- |",
     ]
     for (fault, on), outcomes in sorted(found.items()):
-        what = ", ".join(
+        what = "<br>".join(
             outcome if len(outcomes) == 1 else f"{outcome} ({count:,})"
             for outcome, count in sorted(outcomes.items())
         )

@@ -58,15 +58,11 @@ PART = ".ckgrow-part"
 
 @dataclass(frozen=True)
 class Student:
-    """What is written: the main file, the options that it takes, and what is run before.
-
-    ``seconds`` is how long a run may take from when the command is there.
-    """
+    """What is written: the main file, the options that it takes, and what is run before."""
 
     main: str
     options: tuple[str, ...] = ()
     before: str = ""
-    seconds: float = 0.5
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -82,7 +78,7 @@ class Student:
 STUDENTS = {
     "safetensors": Student("student.safetensors"),
     "sharded": Student("student.safetensors.index.json", ("--shard-size", "50")),
-    "torch": Student("student.pt", seconds=2.5),
+    "torch": Student("student.pt"),
     "npz": Student("student.npz"),
     "onnx": Student("student.onnx"),
     "onnx with data": Student("student.onnx", before=APART),

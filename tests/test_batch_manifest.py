@@ -274,3 +274,69 @@ def test_matching_is_that_of_the_file_system(tmp_path, pattern, path, expected):
     found = glob.glob(str(tmp_path) + pattern, recursive=True)
     assert (str(real) in found) == expected  # the oracle
     assert matches(str(real), str(tmp_path) + pattern) == expected
+
+
+@pytest.mark.parametrize(
+    ("teachers", "output", "file"),
+    [
+        ("runs/*/*.safetensors", "runs/{parent}/x.safetensors.index.json", True),
+        ("runs/**", "other/x.safetensors.index.json", False),
+        ("runs/*/*.safetensors", "grown/{parent}.safetensors.index.json", False),
+        ("runs/*/[b-z]*.[js]*", "runs/{parent}/x.npz", True),
+        ("runs/*/[b-z]*.[js]*", "runs/{parent}/x.pt", True),
+        ("runs/*/best.*", "runs/{parent}/x.pt", False),
+    ],
+)
+def test_files_beside_students_that_would_be_teachers_the_next_time(
+    tmp_path, teachers, output, file
+):
+    runs(tmp_path, 2)
+    if file:
+        said = collide(tmp_path, entry(teachers, output))
+        assert said.count("matches a file of the output runs/r") == 2
+    else:
+        text = json.dumps(entry(teachers.replace("**", "*/*"), output.replace("x", "{parent}")))
+        assert jobs(written(tmp_path / "jobs.jsonl", text))
+
+
+def test_students_in_a_bucket_that_would_be_teachers_the_next_time(tmp_path, monkeypatch):
+    names = ("a.safetensors", "b.safetensors")
+    monkeypatch.setattr("ckgrow.batches.globs.store", lambda: Listed(names))
+    said = collide(tmp_path, entry("s3://b/runs/*.safetensors", "s3://b/runs/{stem}-x.safetensors"))
+    assert "matches the output s3://b/runs/a-x.safetensors" in said
+
+
+class Listed:
+    """A store in which every folder has the same files."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def listing(self, _):
+        return self.names
+
+
+def test_an_output_that_may_be_a_part_of_another(tmp_path):
+    """With --force one would replace a file of the other."""
+    runs(tmp_path, 2)
+    said = collide(
+        tmp_path,
+        entry("runs/r0/best.safetensors", "grown/x.safetensors.index.json"),
+        entry("runs/r1/best.safetensors", "grown/../grown/x-00001-of-00003.safetensors"),
+    )
+    assert "grown/x.safetensors.index.json is the output of a job" in said
+    assert "and may have the output of one as its part" in said
+    text = [
+        entry("runs/r0/best.safetensors", "grown/x.safetensors.index.json"),
+        entry("runs/r1/best.safetensors", "other/x-00001-of-00003.safetensors"),
+        entry("runs/r1/best.safetensors", "grown/y-00001-of-00003.safetensors"),
+    ]
+    lines = written(tmp_path / "jobs.jsonl", "".join(json.dumps(each) + "\n" for each in text))
+    assert len(jobs(lines)) == 3
+
+
+def test_a_teacher_that_may_be_a_part_of_an_output(tmp_path):
+    runs(tmp_path, 1)
+    os.rename(tmp_path / "runs/r0/best.safetensors", tmp_path / "x-00001-of-00003.safetensors")
+    said = collide(tmp_path, entry("x-00001-of-00003.safetensors", "x.safetensors.index.json"))
+    assert "and may have the teacher of one as its part" in said

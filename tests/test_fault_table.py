@@ -39,7 +39,7 @@ def test_rows_become_a_table(tmp_path, monkeypatch):
         "| S3 answers nothing | s3:// | 1 | FAILED |",
         "| S3 is slow | s3:// | 1 | written and verified |",
         "| SIGTERM | npz | 1 | FAILED |",
-        "| kill -9 | npz | 7 | no student (5), whole (2) |",
+        "| kill -9 | npz | 7 | no student (5)<br>whole (2) |",
     ]
 
 

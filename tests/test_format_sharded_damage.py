@@ -17,7 +17,6 @@ from sharded_files import (
     rewritten,
     shards,
 )
-from written_files import opened
 
 from ckgrow.errors import CheckpointError, CkgrowError, FileError, SpecError
 from ckgrow.files import open_checkpoint

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 import ckgrow as package
 from ckgrow.files import open_checkpoint
 from ckgrow.places import is_remote, local
+from ckgrow.recipes.divided import Divided
 
 INDEX = "model.safetensors.index.json"
 ONLY = "model-00001-of-00001.safetensors"
@@ -162,6 +163,22 @@ def test_other_commands_refuse_too(tmp_path):
         assert done.exit_code == 4, done.output
         assert "the teacher" in done.stderr
         assert contents(folder) == before
+
+
+@pytest.mark.parametrize("output", ["student.safetensors", "memory://m/student.safetensors"])
+def test_a_failed_student_does_not_replace_the_teacher(tmp_path, monkeypatch, output):
+    """What failed earlier may be the teacher now."""
+    whole = Divided.rows
+    monkeypatch.setattr(Divided, "rows", lambda *arguments: whole(*arguments) * 1.01)
+    monkeypatch.chdir(tmp_path)
+    teacher = saved(tmp_path / "student.safetensors.failed", tensors())
+    command = ("apply", teacher, spec(tmp_path), "-o", output)
+    before = contents(tmp_path)
+    assert ckgrow(*command).exit_code == 1
+    done = ckgrow(*command, "--keep-failed")
+    assert done.exit_code == 4, done.output
+    assert "student.safetensors.failed is the teacher itself" in done.stderr
+    assert contents(tmp_path) == before
 
 
 # Which files a checkpoint consists of

@@ -155,6 +155,7 @@ def test_signatures_and_passwords_are_never_shown(site, spec, tmp_path):
     assert done.exit_code == 0, done.output
     assert SECRET in site.requests[0][1]
     parts = tmp_path / "parts"
+    parts.mkdir()
     spread = ckgrow("apply", url, spec, "-o", f"{parts}/", "--backend", "threading")
     assert spread.exit_code == 0, spread.output  # workers ask with the signature as well
     assert all(SECRET in path for _, path, _ in site.requests)

@@ -374,3 +374,10 @@ def test_many_forged_ties_take_no_time(order):
     found = joined(tuple(pairs), tuple(pairs))
     assert time.perf_counter() - begun < 5
     assert len(found) == (count if order == "apart" else 1)
+
+
+def test_many_sets_of_one_large_member_take_no_time():
+    large = tuple(range(10_000))
+    begun = time.perf_counter()
+    digest([{large} for _ in range(10_000)])
+    assert time.perf_counter() - begun < 5

@@ -246,7 +246,7 @@ def test_what_is_not_a_file_is_refused_without_waiting(tmp_path):
 
 
 def test_what_cannot_be_read_is_a_file_error(tmp_path):
-    with pytest.raises(FileError, match="cannot be read: No such file"):
+    with pytest.raises(FileError, match="cannot be read: no such file; check the path"):
         yamlfile.load(tmp_path / "missing.yaml")
     with pytest.raises(FileError, match="cannot be read"):
         yamlfile.load("nul\x00.yaml")

@@ -81,6 +81,12 @@ def shard_name(stem: str, number: int, count: int) -> str:
     return f"{stem}-{number:05d}-of-{count:05d}{SHARD_SUFFIX}"
 
 
+def index_of(name: str) -> str | None:
+    """The index of which a file ``name`` may be a shard; None for one that is not called so."""
+    found = re.fullmatch(rf"(.*)-\d{{5,}}-of-\d{{5,}}{SHARD_SUFFIX}", name, re.DOTALL)
+    return None if found is None else f"{found[1]}{SUFFIX}"
+
+
 def is_shard_of(stem: str, name: str) -> bool:
     """Whether a file is called as the shards are that begin with ``stem``."""
     return re.fullmatch(rf"{re.escape(stem)}-\d{{5,}}-of-\d{{5,}}{SHARD_SUFFIX}", name) is not None

@@ -41,6 +41,11 @@ def side_name(name: str) -> str:
     return f"{name}{SUFFIX}"
 
 
+def main_name(name: str) -> str | None:
+    """The file that a side file called ``name`` speaks of; None where it is not called so."""
+    return name.removesuffix(SUFFIX) if name.endswith(SUFFIX) else None
+
+
 def read_side_file(file: File) -> SideFile:
     """The side file that lies beside ``file``; an empty one where there is none.
 

@@ -76,8 +76,10 @@ class Container:
         if self.weights is not None:
             beside = {str(key): each for key, each in self.entries.items() if key not in known}
         for name in known:
-            entries = self.state_dict(name).items()
-            beside |= {entry_name(name, key): each for key, each in entries if not is_tensor(each)}
+            entries = self.state_dict(name)
+            own = tensors_in(entries)
+            inside = ((key, each) for key, each in entries.items() if key not in own)
+            beside |= {entry_name(name, key): each for key, each in inside}
         holding = _holding_arrays(beside.values())
         for name, value in beside.items():
             if id(value) in holding or (name == PROVENANCE_KEY and self.record is None):
@@ -166,10 +168,11 @@ def _refilled(
     What a module says of its version (``_metadata``) goes with it.
     """
     made: dict[Any, Any] = OrderedDict() if isinstance(old, OrderedDict) else {}
+    own = tensors_in(old)
     for key, value in old.items():
         if key in tensors:
             made[key] = tensors[key]
-        elif not is_tensor(value) and entry_name(name, key) not in left_out:
+        elif key not in own and entry_name(name, key) not in left_out:
             made[key] = value
     made.update((key, tensor) for key, tensor in tensors.items() if key not in made)
     if isinstance(old, OrderedDict) and "_metadata" in vars(old):

@@ -24,6 +24,11 @@ def digest(value: Any) -> str:
     What comes out of a pickle may be nested deeply, in itself, and in a thousand places: what was
     seen before counts by its number.
     """
+    return _digest(value, {})
+
+
+def _digest(value: Any, members: dict[int, str]) -> str:
+    """The same; ``members`` are the digests of members of sets, by their id."""
     total = blake3()
     seen: dict[object, int] = {}
     waiting = [value]
@@ -37,7 +42,7 @@ def digest(value: Any) -> str:
         each = waiting.pop()
         if isinstance(each, Mapping | list | tuple | set | frozenset):
             if is_new(id(each)):
-                parts = _parts(each)
+                parts = _parts(each, members)
                 total.update(f"{type(each).__name__} of {len(parts)};".encode())
                 waiting.extend(reversed(parts))
         elif not is_tensor(each):
@@ -55,10 +60,13 @@ def digest(value: Any) -> str:
     return str(total.hexdigest())
 
 
-def _parts(value: Any) -> list[Any]:
+def _parts(value: Any, members: dict[int, str]) -> list[Any]:
     """What is in a container, in an order that does not depend on the process."""
     if isinstance(value, set | frozenset):
-        return sorted(digest(each) for each in value)
+        for each in value:
+            if id(each) not in members:
+                members[id(each)] = _digest(each, members)
+        return sorted(members[id(each)] for each in value)
     if not isinstance(value, Mapping):
         return list(value)
     own = getattr(value, "__dict__", None)  # as a state dict has its _metadata

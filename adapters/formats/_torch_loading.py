@@ -1,15 +1,19 @@
 """Turns a torch file into Python objects without running what is pickled in it.
 
 ``torch.load`` with ``weights_only=True`` rebuilds tensors and plain containers and refuses any
-other class. There is no way around it here: a file that needs more is an error.
+other class. Two more are let in, since training scripts save them beside the weights and neither
+runs code: the settings of argparse, and numpy's single numbers. A file that needs more is an error.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import warnings
 import zipfile
 from typing import Any
+
+import numpy as np
 
 from ckgrow.checkpoint import File
 from ckgrow.errors import CheckpointError
@@ -33,7 +37,8 @@ def load(file: File) -> tuple[Any, int]:
         import torch
 
         # Warnings are about how the file was made, which its reader cannot change.
-        with warnings.catch_warnings(), file.stream() as stream:
+        plain = torch.serialization.safe_globals(_plain_classes())
+        with warnings.catch_warnings(), plain, file.stream() as stream:
             warnings.simplefilter("ignore")
             loaded = torch.load(stream, map_location="cpu", weights_only=True, mmap=False)
     except CheckpointError:
@@ -41,6 +46,19 @@ def load(file: File) -> tuple[Any, int]:
     except Exception as failure:  # noqa: BLE001 - a forged file can make torch raise anything
         raise CheckpointError(_explained(failure, file.place)) from None
     return loaded, capacity
+
+
+def _plain_classes() -> list[Any]:
+    """What is let in besides: functions and classes, some under the name they had earlier."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(each)) for each in (*np.typecodes["AllInteger"], *"?efd")}
+    return [
+        argparse.Namespace,
+        scalar,
+        (scalar, "numpy.core.multiarray.scalar"),
+        np.dtype,
+        *sorted(kinds, key=lambda kind: kind.__name__),
+    ]
 
 
 def _capacity(file: File) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckgrow.checkpoint import PROVENANCE_KEY
 from ckgrow.errors import CheckpointError, SpecError
-from ckgrow.header import Header, TensorSpec
+from ckgrow.header import Header, TensorSpec, common_prefix
 from ckgrow.names import shown
 
 from ._shapes import nbytes_of
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 USUAL_NAMES = ("state_dict", "model_state_dict", "model")
 """Names of the state dict in a container; the first that is there is the teacher."""
+
+_COUNTERS = frozenset({"n_averaged"})
+"""What torch.optim.swa_utils.AveragedModel keeps beside the module."""
 
 _FLOATS = "float64 float32 float16 bfloat16"
 _FLOATS8 = "float8_e4m3fn float8_e5m2 float8_e8m0fnu float8_e4m3fnuz float8_e5m2fnuz"
@@ -65,8 +68,18 @@ def choose(loaded: Any, weights: str | None, place: str) -> Chosen:
 
 
 def tensors_in(entries: Mapping[Any, Any]) -> dict[Any, torch.Tensor]:
-    """The entries of a state dict that are tensors."""
-    return {key: value for key, value in entries.items() if is_tensor(value)}
+    """The entries of a state dict that are a network's tensors.
+
+    An average of a model counts its updates beside the model, which it wraps: in ``n_averaged``
+    beside ``module.conv.weight``. That is no tensor of the network.
+    """
+    tensors = {key: value for key, value in entries.items() if is_tensor(value)}
+    counters = [key for key in tensors if key in _COUNTERS and not tensors[key].ndim]
+    if counters:
+        rest = {key: each for key, each in tensors.items() if key not in counters}
+        if all(isinstance(key, str) for key in rest) and common_prefix(rest):
+            return rest
+    return tensors
 
 
 def is_tensor(value: Any) -> bool:

@@ -19,7 +19,7 @@ from ._npz_reading import Array, arrays
 from ._npz_rows import Streamed, Unpacked
 from ._npz_writer import NpzWriter
 from ._rows import rows_shape
-from ._side_file import SideFile, read_side_file
+from ._side_file import SideFile, main_name, read_side_file, side_name
 from ._zip_reading import EMPTY, START, first_name, members
 
 
@@ -92,6 +92,14 @@ class Npz:
         """
         layout = compose(content.header, shown_path(target.name))
         return NpzWriter(target, layout, content.metadata)
+
+    def companion(self, name: str) -> str:
+        """The side file."""
+        return side_name(name)
+
+    def main_of(self, name: str) -> str | None:
+        """The file that a side file speaks of."""
+        return main_name(name)
 
 
 ADAPTER = Npz()

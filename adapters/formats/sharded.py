@@ -7,7 +7,16 @@ from contextlib import closing
 from ckgrow.checkpoint import Content, File, Reader, Target
 from ckgrow.errors import CkgrowError
 
-from ._sharded_index import SHARD_SUFFIX, SUFFIX, cut, is_shard_of, read_index, stem_of
+from ._sharded_index import (
+    SHARD_SUFFIX,
+    SUFFIX,
+    cut,
+    index_of,
+    is_shard_of,
+    read_index,
+    shard_name,
+    stem_of,
+)
 from ._sharded_reader import ShardedReader
 from ._sharded_writer import ShardedWriter
 
@@ -47,6 +56,14 @@ class Sharded:
         for name in _own_shards(target) - writer.names:
             target.outdate(name)
         return writer
+
+    def companion(self, name: str) -> str:
+        """The only shard of a small checkpoint."""
+        return shard_name(stem_of(name), 1, 1)
+
+    def main_of(self, name: str) -> str | None:
+        """The index, if ``name`` is that of a shard."""
+        return index_of(name)
 
     def holds(self, reader: Reader, content: Content) -> bool:
         """Whether the tensors are in parts of the size that is wanted."""

@@ -19,7 +19,7 @@ from ckgrow.errors import CheckpointError, CkgrowError
 from ckgrow.header import Header, numpy_dtype
 
 from ._rows import rows_shape
-from ._side_file import SideFile, read_side_file
+from ._side_file import SideFile, main_name, read_side_file, side_name
 from ._torch_container import Container, container_of
 from ._torch_loading import ZIP_START, load
 from ._torch_ties import ties_of
@@ -140,6 +140,14 @@ class Torch:
         a side file then.
         """
         return TorchWriter(target, content)
+
+    def companion(self, name: str) -> str:
+        """The side file."""
+        return side_name(name)
+
+    def main_of(self, name: str) -> str | None:
+        """The file that a side file speaks of."""
+        return main_name(name)
 
     def holds(self, reader: Reader, content: Content) -> bool:
         """Whether the entries beside tensors that grow are those of the container, to the bit."""

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ckgrow.batches.document import BatchDocument
 from ckgrow.batches.expanding import expanded
 from ckgrow.batches.folders import folders_of
 from ckgrow.batches.halting import Sign
-from ckgrow.batches.jobs import Job
+from ckgrow.batches.jobs import Job, recorded
 from ckgrow.batches.manifest import Manifest, read_manifest
 from ckgrow.batches.pools import BACKENDS, check_backend, open_pool
 from ckgrow.batches.records import DONE, FAILED, SKIPPED, Record
@@ -59,7 +60,10 @@ def batch(
     counts: Counter[str] = Counter()
     failures: list[Record] = []
     with Results(path) as file:
-        waiting = all_jobs if force else _not_made(all_jobs, file.known)
+        if force:
+            waiting = [replace(job, force=True) for job in all_jobs]
+        else:
+            waiting = _not_made(all_jobs, file.known)
         counts[SKIPPED] = len(all_jobs) - len(waiting)
         watched.begin(len(all_jobs), counts[SKIPPED])
 
@@ -73,7 +77,7 @@ def batch(
         if waiting:
             opening = partial(open_pool, backend, _workers(jobs, address, len(waiting)), address)
             with folders_of(job.output_place for job in waiting), Sign(path) as sign:
-                Crew(opening, waiting, force, sign).run(finished, fail_fast=fail_fast)
+                Crew(opening, waiting, sign, fail_fast=fail_fast).run(finished)
     return BatchDocument(
         manifest=None if named is None else shown_path(named),
         results=shown_path(path),
@@ -108,7 +112,11 @@ def _results_path(
 
 
 def _not_made(jobs: Sequence[Job], known: dict[str, Record]) -> list[Job]:
-    """The jobs whose output is not, as far as records tell, what they would make again."""
+    """The jobs whose output is not, as far as records tell, what they would make again.
+
+    One whose output is, but without the verdict that is wanted by now, makes it anew: nobody
+    touched that file since.
+    """
 
     @cache
     def spec_hash(place: str) -> str | None:
@@ -118,10 +126,10 @@ def _not_made(jobs: Sequence[Job], known: dict[str, Record]) -> list[Job]:
             return None
 
     def is_made(job: Job) -> bool:
-        record = known.get(job.output)
+        record = known.get(recorded(job.output))
         return (
             record is not None
-            and (record.teacher, record.weights) == (job.teacher, job.weights)
+            and (record.teacher, record.weights) == (recorded(job.teacher), job.weights)
             and record.version == VERSION
             and record.spec_hash is not None
             and record.spec_hash == spec_hash(job.spec_place)
@@ -129,7 +137,13 @@ def _not_made(jobs: Sequence[Job], known: dict[str, Record]) -> list[Job]:
             and unchanged(job.output_place, record.files.get("output", {}))
         )
 
-    return [job for job in jobs if not is_made(job)]
+    waiting = []
+    for job in jobs:
+        if not is_made(job):
+            waiting.append(job)
+        elif job.verify and not known[recorded(job.output)].verify:
+            waiting.append(replace(job, force=True))
+    return waiting
 
 
 def _workers(jobs: int | None, address: str | None, waiting: int) -> int | None:

@@ -10,10 +10,11 @@ from ckgrow.batches.globs import files_of, is_glob, matches
 from ckgrow.batches.jobs import Job, absolute
 from ckgrow.batches.manifest import Entry
 from ckgrow.batches.templates import filled
+from ckgrow.checkpoint import SeveralFiles
 from ckgrow.errors import SpecError
-from ckgrow.names import first_few, quoted, shown_path
-from ckgrow.places import is_remote, name_of
-from ckgrow.registry import format_named
+from ckgrow.names import first_few, quoted, shown_path, without_secrets
+from ckgrow.places import beside, is_remote, name_of
+from ckgrow.registry import format_named, formats
 
 MOST_PROBLEMS = 20
 """Most problems that one message lists."""
@@ -48,9 +49,10 @@ def _jobs(entry: Entry, folder: str) -> Iterable[Job]:
             output = filled(entry.output, absolute(folder, teacher), spec, entry.where)
             writing = format_named(name_of(output))
             if writing is None or not writing.writable:
+                shown = quoted(without_secrets(output))
                 raise SpecError(
-                    f"{entry.where}: the suffix of output {quoted(output)} is none that ckgrow "
-                    "writes; `ckgrow adapters` lists the formats"
+                    f"{entry.where}: the suffix of output {shown} is none that ckgrow writes; "
+                    "`ckgrow adapters` lists the formats"
                 )
             yield Job(entry.where, folder, teacher, spec, output, entry.weights, entry.verify)
 
@@ -62,16 +64,28 @@ def _unique(places: Sequence[str], folder: str, what: str) -> dict[str, None]:
 
 def _trap(job: Job, entry: Entry) -> Iterable[str]:
     """A glob of teachers that would take this job's student for a teacher, the next time."""
-    place = job.output_place
-    for pattern in entry.teachers:
-        if is_remote(place) or is_remote(pattern) or not is_glob(pattern):
-            continue
-        if matches(os.path.normpath(place), os.path.normpath(absolute(job.folder, pattern))):
-            yield (
-                f"{job.where}: teacher {quoted(pattern)} matches the output "
-                f"{shown_path(job.output)} as well; write students elsewhere"
-            )
-            return
+    for pattern in filter(is_glob, entry.teachers):
+        full = _plain(absolute(job.folder, pattern))
+        for place in _files(job.output_place):
+            if matches(_plain(place), full):
+                what = "the output" if place == job.output_place else "a file of the output"
+                yield (
+                    f"{job.where}: teacher {quoted(without_secrets(pattern))} matches {what} "
+                    f"{shown_path(job.output)} as well; write students elsewhere"
+                )
+                return
+
+
+def _files(output: str) -> Iterable[str]:
+    """The file that is opened, and one of those that may lie beside it."""
+    yield output
+    writing = format_named(name_of(output))
+    if isinstance(writing, SeveralFiles):
+        yield str(beside(output, writing.companion(name_of(output))))
+
+
+def _plain(place: str) -> str:
+    return place if is_remote(place) else os.path.normpath(place)
 
 
 def _collisions(jobs: Sequence[Job]) -> list[str]:
@@ -87,16 +101,31 @@ def _collisions(jobs: Sequence[Job]) -> list[str]:
         if len(several) > 1
     ]
     told = set()
+
+    def tell(job: Job, key: str, relation: str) -> None:
+        if key in writing and (key, relation) not in told:
+            told.add((key, relation))
+            problems.append(
+                f"{shown_path(writing[key][0].output)} is the output of a job "
+                f"({_described(writing[key][0])}) and {relation} ({_described(job)})"
+            )
+
     for job in jobs:
         for what, place in (("teacher", job.teacher_place), ("spec", job.spec_place)):
-            key = _identity(place, real)
-            if key in writing and key not in told:
-                told.add(key)
-                problems.append(
-                    f"{shown_path(writing[key][0].output)} is the output of a job "
-                    f"({_described(writing[key][0])}) and the {what} of one ({_described(job)})"
-                )
+            tell(job, _identity(place, real), f"the {what} of one")
+        for what in ("teacher", "output"):
+            place = job.teacher_place if what == "teacher" else job.output_place
+            for whole in _wholes(place):
+                tell(job, _identity(whole, real), f"may have the {what} of one as its part")
     return problems
+
+
+def _wholes(place: str) -> Iterable[str]:
+    """The checkpoints that a file, called as it is, may be a part of."""
+    for each in formats().values():
+        main = each.main_of(name_of(place)) if isinstance(each, SeveralFiles) else None
+        if main is not None:
+            yield str(beside(place, main))
 
 
 def _identity(place: str, real: Callable[[str], str]) -> str:

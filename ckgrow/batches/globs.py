@@ -7,7 +7,7 @@ import glob
 import os
 
 from ckgrow.errors import SpecError
-from ckgrow.names import natural_key, quoted
+from ckgrow.names import natural_key, quoted, without_secrets
 from ckgrow.places import inside, is_remote
 from ckgrow.registry import store
 
@@ -15,7 +15,13 @@ _MAGIC = frozenset("*?[")
 
 
 def is_glob(place: str) -> bool:
-    """Whether a place has a character in it that makes it a glob."""
+    """Whether a place has a character in it that makes it a glob.
+
+    A URL with a query is none, and neither its host nor its password count.
+    """
+    if is_remote(place):
+        path = place.partition("://")[2].partition("/")[2]
+        return "?" not in path and bool(_MAGIC & set(path))
     return bool(_MAGIC & set(place))
 
 
@@ -39,7 +45,8 @@ def files_of(place: str, folder: str, what: str) -> tuple[str, ...]:
         found = [each for each in matching if os.path.exists(os.path.join(folder, each))]
     if not found:
         raise SpecError(
-            f"{what} {quoted(place)} matches nothing; relative ones start at the manifest's folder"
+            f"{what} {quoted(without_secrets(place))} matches nothing; relative ones start at the "
+            "manifest's folder"
         )
     return tuple(sorted(found, key=natural_key))
 
@@ -62,9 +69,9 @@ def _matches(parts: list[str], patterns: list[str]) -> bool:
 
 def _elsewhere(url: str, what: str) -> list[str]:
     folder, _, pattern = url.rpartition("/")
-    if is_glob(folder) or not folder:
+    if is_glob(folder):
         raise SpecError(
-            f"{what} {quoted(url)}: of a URL only the last name can be a glob; "
+            f"{what} {quoted(without_secrets(url))}: of a URL only the last name can be a glob; "
             "name the folder, or list the files"
         )
     names = store().listing(f"{folder}/") or ()

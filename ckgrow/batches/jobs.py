@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from ckgrow.names import without_secrets
 from ckgrow.places import is_remote, local
 
 
@@ -12,10 +13,12 @@ from ckgrow.places import is_remote, local
 class Job:
     """One apply.
 
-    ``teacher``, ``spec`` and ``output`` are places as records name them: local ones relative to
-    ``folder``, the manifest's, unless they are absolute. ``where`` is the line of the manifest
-    that the job comes from, as messages begin. ``weights`` is the state dict inside a container,
-    "" for the one that ``apply`` would take. ``verify`` says whether the student is verified.
+    ``teacher``, ``spec`` and ``output`` are places as the manifest names them: local ones relative
+    to ``folder``, the manifest's, unless they are absolute. URLs keep their passwords and queries,
+    which go to workers and nowhere else: records have them without (:func:`recorded`). ``where`` is
+    the line of the manifest that the job comes from, as messages begin. ``weights`` is the state
+    dict inside a container, "" for the one that ``apply`` would take. ``verify`` says whether the
+    student is verified, ``force`` whether it replaces a file that has its name.
     """
 
     where: str
@@ -25,6 +28,7 @@ class Job:
     output: str
     weights: str = ""
     verify: bool = True
+    force: bool = False
 
     @property
     def teacher_place(self) -> str:
@@ -45,3 +49,8 @@ class Job:
 def absolute(folder: str, place: str) -> str:
     """A place relative to ``folder`` as one that is not; URLs stay as they are."""
     return place if is_remote(place) else os.path.join(folder, local(place))
+
+
+def recorded(place: str) -> str:
+    """A place as records tell it: a URL without its password and its query."""
+    return without_secrets(place) if is_remote(place) else place

@@ -19,7 +19,8 @@ class Record:
 
     ``status`` is ``done``, ``skipped`` (the output is what the job would make again) or
     ``failed``; then ``error`` says why, and ``exit_code`` is what ``ckgrow apply`` would have
-    ended with. ``preserved`` is the verdict, None without one. ``hashes`` are those of teacher
+    ended with. ``verify`` says whether a verdict was asked for, ``preserved`` is the verdict, None
+    without one. Places are as :func:`ckgrow.batches.jobs.recorded`. ``hashes`` are those of teacher
     and student, ``spec_hash`` covers what the spec means and the files it reads. ``files`` are
     stamps of the teacher's files and the output's, by path from the folder that it is in: while
     they are the same, so are the hashes.
@@ -34,6 +35,7 @@ class Record:
     exit_code: int = 0
     preserved: bool | None = None
     weights: str = ""
+    verify: bool = False
     version: str = ""
     spec_hash: str | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from ckgrow.batches.halting import Sign
-from ckgrow.batches.jobs import Job
+from ckgrow.batches.jobs import Job, recorded
 from ckgrow.batches.mailbox import Mailbox
 from ckgrow.batches.pools import Call, Pool
 from ckgrow.batches.records import FAILED, Record, record_of
@@ -38,14 +38,14 @@ class Feed:
 
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._waiting = iter(jobs)
-        self._closed = False
+        self.closed = False
         self.out: dict[str, Job] = {}
 
     def __iter__(self) -> Iterator[Job]:
         return self
 
     def __next__(self) -> Job:
-        if self._closed:
+        if self.closed:
             raise StopIteration
         job = next(self._waiting)
         self.out[job.output_place] = job
@@ -53,26 +53,31 @@ class Feed:
 
     def close(self) -> None:
         """No job is handed out any more."""
-        self._closed = True
+        self.closed = True
 
 
 class Crew:
-    """A pool at work in its thread, which gives records to whoever asks."""
+    """A pool at work in its thread, which gives records to whoever asks.
 
-    def __init__(self, opening: Opening, jobs: Iterable[Job], force: bool, sign: Sign) -> None:
+    With ``fail_fast`` no job begins after one has failed.
+    """
+
+    def __init__(
+        self, opening: Opening, jobs: Iterable[Job], sign: Sign, *, fail_fast: bool
+    ) -> None:
         self._opening = opening
-        self._force = force
+        self._fail_fast = fail_fast
         self._sign = sign
         self._feed = Feed(jobs)
         self._told: Mailbox[Pool | Record | BaseException | None] = Mailbox()
         self._pool: Pool | None = None
         self._thread = threading.Thread(target=self._work, name="batch", daemon=True)
 
-    def run(self, finished: Callable[[Record], None], *, fail_fast: bool) -> None:
+    def run(self, finished: Callable[[Record], None]) -> None:
         """Runs all jobs; ``finished`` is told each record, in this thread, twice if interrupted.
 
-        With ``fail_fast`` no job begins after one has failed. An exception, Ctrl-C for instance,
-        stops the jobs that run: they end, or leave nothing; then it is raised again.
+        An exception, Ctrl-C for instance, stops the jobs that run: they end, or leave nothing;
+        then it is raised again.
         """
         self._thread.start()
         try:
@@ -84,8 +89,6 @@ class Crew:
                         hear_again()
                     case Record():
                         finished(told)
-                        if fail_fast and told.status == FAILED:
-                            self._feed.close()
                 self._told.drop()
         except BaseException:
             self._feed.close()
@@ -128,7 +131,9 @@ class Crew:
             except pool.deaths:
                 suspects = list(self._feed.out.values())
             for job in suspects:
-                if not self._sign.raised:
+                if self._sign.raised or self._feed.closed:
+                    _sweep(job)
+                else:
                     self._run_alone(pool, job)
 
     def _run_alone(self, pool: Pool, job: Job) -> None:
@@ -157,7 +162,14 @@ class Crew:
     def _tell(self, record: Record) -> None:
         """Passes a record on, with the places as the manifest names them."""
         job = self._feed.out.pop(record.output)
-        named = replace(record, teacher=job.teacher, spec=job.spec, output=job.output)
+        named = replace(
+            record,
+            teacher=recorded(job.teacher),
+            spec=recorded(job.spec),
+            output=recorded(job.output),
+        )
+        if self._fail_fast and record.status == FAILED:
+            self._feed.close()
         self._told.put(named)
 
     def _call(self, job: Job) -> Call:
@@ -165,7 +177,7 @@ class Crew:
         settings = {
             "weights": job.weights,
             "verify": job.verify,
-            "force": self._force,
+            "force": job.force,
             "sign": str(self._sign.path),
             "parent": os.getpid(),
         }
@@ -183,6 +195,7 @@ def _dead(job: Job, seconds: float) -> Record:
         "the worker process died: it was killed, by a lack of memory perhaps, or crashed",
         INTERNAL,
         weights=job.weights,
+        verify=job.verify,
         version=VERSION,
     )
 

@@ -6,7 +6,7 @@ import os
 from string import Formatter
 
 from ckgrow.errors import SpecError
-from ckgrow.names import guess, quoted
+from ckgrow.names import guess, quoted, without_secrets
 from ckgrow.places import is_remote, name_of
 from ckgrow.registry import formats
 
@@ -28,14 +28,18 @@ def filled(template: str, teacher: str, spec: str, where: str) -> str:
             if field is None:
                 continue
             if field not in values or layout or conversion:
+                unknown = "{" + field + "}"
+                if unknown[:-1] not in without_secrets(template):  # it may be part of a secret
+                    unknown = "{...}"
                 raise SpecError(
-                    f"{where}: output has the unknown field {quoted('{' + field + '}')}"
-                    f"{guess(field, FIELDS)}; known are {{{'}, {'.join(FIELDS)}}}"
+                    f"{where}: output has the unknown field {quoted(unknown)}"
+                    f"{guess(unknown[1:-1], FIELDS)}; known are {{{'}, {'.join(FIELDS)}}}"
                 )
             made.append(values[field])
     except ValueError as failure:
         raise SpecError(
-            f"{where}: output {quoted(template)} cannot be read ({failure}); write {{{{ for a brace"
+            f"{where}: output {quoted(without_secrets(template))} cannot be read ({failure}); "
+            "write {{ for a brace"
         ) from None
     return "".join(made)
 
@@ -44,7 +48,9 @@ def _values(teacher: str, spec: str) -> dict[str, str]:
     name = name_of(teacher)
     suffix = _suffix(teacher, name)
     if is_remote(teacher):
-        parent = teacher.partition("://")[2].rpartition("/")[0].rpartition("/")[2]
+        server, _, path = teacher.partition("://")[2].partition("?")[0].partition("/")
+        host = server.rpartition("@")[2]  # what stands before it may be a password
+        parent = f"{host}/{path}".rstrip("/").rpartition("/")[0].rpartition("/")[2]
     else:
         parent = os.path.basename(os.path.dirname(os.path.abspath(teacher)))
     return {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote
 
 from ckgrow.batches.halting import Obedient
 from ckgrow.batches.records import DONE, FAILED, SKIPPED, Record
 from ckgrow.batches.stamps import folder_stamp, from_folder, hash_spec
 from ckgrow.errors import CkgrowError, FileError, Terminated
+from ckgrow.names import secrets_of
 from ckgrow.public import apply
 from ckgrow.reasons import words
 from ckgrow.reports.documents import ApplyDocument
@@ -35,7 +38,9 @@ def run_job(
     or the death of ``parent``, which are as in :class:`ckgrow.batches.halting.Obedient`.
     """
     begun = time.perf_counter()
-    record = Record(teacher, spec, output, FAILED, 0.0, weights=weights, version=VERSION)
+    record = Record(
+        *(teacher, spec, output, FAILED, 0.0), weights=weights, verify=verify, version=VERSION
+    )
     try:
         watching = Obedient(sign, parent)
         watching.begin("starting", 0)
@@ -67,7 +72,8 @@ def run_job(
     except OSError as failure:
         record = _failed(record, words(failure), FileError.exit_code)
     except Exception as failure:  # noqa: BLE001 - a job that fails must not stop the others
-        record = _failed(record, f"internal error: {type(failure).__name__}: {failure}", INTERNAL)
+        said = _without_secrets(str(failure), (teacher, spec, output))
+        record = _failed(record, f"internal error: {type(failure).__name__}: {said}", INTERNAL)
     return dataclasses.asdict(
         dataclasses.replace(record, seconds=round(time.perf_counter() - begun, 4))
     )
@@ -85,6 +91,13 @@ def _told(document: ApplyDocument) -> dict[str, Any]:
         reason = verdict.reason if verdict is not None else "it was not preserved"
         told |= {"error": f"not preserved: {reason}", "exit_code": 1}
     return told
+
+
+def _without_secrets(text: str, places: Iterable[str]) -> str:
+    """What a library said of some places, without the passwords and queries in them."""
+    for secret in (each for place in places for each in secrets_of(place)):
+        text = text.replace(secret, "...").replace(unquote(secret), "...")
+    return text
 
 
 def _failed(record: Record, error: str, exit_code: int) -> Record:

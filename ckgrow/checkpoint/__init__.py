@@ -5,7 +5,7 @@ several threads at once.
 """
 
 from ckgrow.checkpoint.file import File
-from ckgrow.checkpoint.formats import ComparingFormat, Format, GraphFormat
+from ckgrow.checkpoint.formats import ComparingFormat, Format, GraphFormat, SeveralFiles
 from ckgrow.checkpoint.reading import ContainerReader, Contents, Reader, Span
 from ckgrow.checkpoint.writing import (
     ContainerWriter,
@@ -30,6 +30,7 @@ __all__ = (
     "Format",
     "GraphFormat",
     "Reader",
+    "SeveralFiles",
     "Shard",
     "ShardedWriter",
     "Sink",

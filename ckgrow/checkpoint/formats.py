@@ -54,6 +54,22 @@ class ComparingFormat(Format, Protocol):
 
 
 @runtime_checkable
+class SeveralFiles(Format, Protocol):
+    """A format whose checkpoints may have further files beside the one that is opened."""
+
+    def companion(self, name: str) -> str:
+        """What one of the further files of a checkpoint called ``name`` may be called."""
+        ...
+
+    def main_of(self, name: str) -> str | None:
+        """What a checkpoint is called that a file ``name`` may belong to; None where there is none.
+
+        Upper and lower case are those of ``name``.
+        """
+        ...
+
+
+@runtime_checkable
 class GraphFormat(Format, Protocol):
     """A format of networks whose tensors may stand in other files."""
 
