@@ -14,11 +14,11 @@ from ckgrow.drafts.calibrating import require_unchanged
 from ckgrow.errors import FileError, SpecError
 from ckgrow.execute import content_hash, execute
 from ckgrow.files import Stamps, stamps_of
-from ckgrow.loading import Loaded, Wish, load, twin
-from ckgrow.making import made_content, made_header, made_tensors, made_ties
+from ckgrow.loading import Loaded, Wish, load
+from ckgrow.making import made_content, made_header, made_tensors, made_ties, plan_twins
 from ckgrow.names import shown, shown_path
 from ckgrow.outputs import Output, Part
-from ckgrow.planning import Plan, make_plan
+from ckgrow.planning import Plan
 from ckgrow.provenance import Provenance
 from ckgrow.recipes import Recipe
 from ckgrow.recording import made_before, make_record
@@ -79,7 +79,7 @@ def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> A
         )
     with output.part(force=run.force) as part:
         watching.begin("reading the teacher", 0)
-        twins = _twins(plan, output)
+        twins = plan_twins(plan, output)
         record = make_record(plan, twins, run.workers)
         if part.taken and (known := made_before(plan, twins, output, record)):
             return _document(plan, output, "up to date", known.hashes, None, known.files)
@@ -106,25 +106,6 @@ def write_student(plan: Plan, output: Output, run: Run, watching: Watching) -> A
         files = part.stamps()
         part.publish()
     return _document(plan, output, "written", hashes, verdict, files)
-
-
-def _twins(plan: Plan, output: Output) -> dict[str, Plan]:
-    """The other state dicts of the teacher's container, each to be grown as the weights are."""
-    teacher = plan.teacher
-    stated = Wish(teacher.architecture.name, teacher.network.options)
-    names = output.twins(teacher.reader.contents)
-    made = {name: make_plan(twin(teacher, name, stated), plan.spec) for name in names}
-    for name, other in made.items():
-        if _shapes(other) != _shapes(plan):  # where tensors are tied in one of them only
-            raise SpecError(
-                f"{teacher.label}: its {shown(name)} would not grow like its weights, since other "
-                f"tensors are tied in it; leave it out with --drop {shown(name)}"
-            )
-    return made
-
-
-def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
-    return {name: each.shape for name, each in plan.header.items()}
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Exchange:
         journal = self._noted()
         if journal is not None and self._is_done(journal):
             flush(self._target.parent)  # the new names are safe before the old files go
-            for name in reversed(journal.taken):  # the main one's last: the journal says until then
+            for name in journal.taken:
                 self._old(name).unlink(missing_ok=True)
         elif journal is not None:
             self._take_back(journal)
@@ -99,9 +99,8 @@ class Exchange:
         if main in journal.taken and status_of(self._old(main)) is None:
             return True
         present, part = os.lstat(self._target), status_of(self._part)
-        if part is None or not part.st_size:  # it was renamed; what bears its name now is new
-            return present.st_size > 0
-        return os.path.samestat(present, part)
+        # Where there are no hard links it was renamed, and an empty one may be the next run's.
+        return part is None or not part.st_size or os.path.samestat(present, part)
 
     def _take_back(self, journal: _Journal) -> None:
         """Brings back the old files, the main one last, when all else is as it was."""

@@ -133,6 +133,8 @@ def _main_file(place: Place, *, in_parts: bool) -> Place:
 
 
 def _is_folder(place: Place) -> bool:
+    if place == "":  # nothing was named; as a path it would be the folder that one is in
+        return False
     return str(place).endswith("/") or (not is_remote(place) and os.path.isdir(local(place)))
 
 

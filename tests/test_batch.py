@@ -151,6 +151,20 @@ def test_a_student_that_was_trained_is_not_taken_for_a_fresh_one(manifest, tmp_p
     assert student.read_bytes() == content
 
 
+def test_a_verdict_that_is_wanted_by_now_is_not_in_the_records(manifest):
+    """``apply`` is asked, which makes no student again that is the one that it would make."""
+    manifest.write_text(GLOB + "    verify: false\n")
+    batch(manifest)
+    assert {each["verify"] for each in results(manifest)} == {False}
+    manifest.write_text(GLOB)
+    assert counts(batch(manifest)) == {"skipped": 3}
+    asked = results(manifest)[3:]
+    assert {(each["verify"], each["preserved"]) for each in asked} == {(True, None)}
+    manifest.write_text(GLOB + "    verify: false\n")  # which is less than was asked for
+    batch(manifest)
+    assert len(results(manifest)) == 6
+
+
 def test_one_bad_checkpoint_does_not_stop_the_others(manifest, tmp_path):
     (tmp_path / "runs/r1/best.safetensors").write_bytes(b"no checkpoint")
     told = batch(manifest, code=1)

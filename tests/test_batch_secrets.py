@@ -21,12 +21,12 @@ QUERY = f"X-Amz-Credential=a/b&X-Amz-Signature={SIGNATURE}"
 
 def assert_silent(*texts):
     for text in texts:
-        for secret in ("hid@", "d[en", "0123456789", "abc", "Amz"):
+        for secret in ("hid", "d[en", "den@", "0123456789", "abc", "Amz"):
             assert secret not in text, text
 
 
 def signed(site, name):
-    return f"{site.url.replace('//', f'//me:{WORD}@')}/{name}?{QUERY}"
+    return f"{site.url.replace('//', '//me:hid*den@')}/{name}?Amz=0123456789/*abc"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_signed_urls_are_teachers_and_are_not_told(site, tmp_path, backend):
     options = ("--backend", backend, "--jobs", 2)
     done = ckgrow("batch", jobs, *options, "--json")
     assert done.exit_code == 1, done.output
-    assert all(QUERY.partition("{")[0] in path for _, path, _ in site.requests)
+    assert all("?Amz=0123456789/*abc" in path for _, path, _ in site.requests)
     student = tmp_path / "grown/runs-a.safetensors"
     results = (tmp_path / "jobs.results.jsonl").read_text()
     assert_silent(done.output, results, student.read_bytes().decode("latin-1"))
@@ -79,8 +79,7 @@ def test_two_outputs_that_differ_in_what_is_not_told_are_two(tmp_path):
 @pytest.mark.parametrize(
     ("teacher", "output", "said"),
     [
-        ("s3://me:{word}@host/a*?{query}", "a.odd?{query}", "the suffix of output 'a.odd"),
-        ("https://me:{word}@host/a", "s3://me:{word}@host/a.odd?{query}", "...@host/a.odd?...'"),
+        ("s3://me:{word}@host/a*?{query}", "s3://me:{word}@host/a.odd?0123456789", "a.odd?...' is"),
         ("https://me:{word}@host/a", "s3://me:{word}@host/{{stm}}?{query}", "field '{stm}'; did"),
         ("https://me:{word}@host/a", "s3://me:{word}@host/a.npz?{query}", "unknown field '{...}'"),
         ("https://me:{word}@host/a", "s3://me:{word}@host/{{.npz?{query}", "cannot be read"),
@@ -90,8 +89,6 @@ def test_two_outputs_that_differ_in_what_is_not_told_are_two(tmp_path):
 def test_wrong_manifests_are_told_without(tmp_path, teacher, output, said):
     written(tmp_path / "widen.yaml", WIDEN)
     secrets = {"word": WORD, "query": QUERY}
-    if output.startswith("a.odd"):
-        output = "a.odd"
     jobs = manifest(tmp_path, teacher.format(**secrets), output=output.format(**secrets))
     done = ckgrow("batch", jobs)
     assert done.exit_code == 2, done.output

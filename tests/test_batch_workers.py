@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 from batches import group_of, large_runs, records, runs, students
-from commands import CKGROW, process, python, written
+from commands import CKGROW, ckgrow, process, python, written
 
 BACKENDS = ("loky", "threading", "dask", "ray")
 NEEDED = {"dask": "distributed", "ray": "ray"}
 OWN = {**os.environ, "OMP_NUM_THREADS": "1"}
-LONG = 180
+LONG = 600
 """Seconds after which a batch hangs; clusters start slowly on a machine under load."""
+
+FULL = pytest.mark.full
 
 PLUG_IN = """\
 import os, signal
@@ -43,12 +45,10 @@ ADAPTER = Deadly()
 """A format whose files kill whoever opens them, as one too large for the memory would."""
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    name = NEEDED.get(request.param)
-    if name is not None and importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
-    return request.param
+def need(backend):
+    """Skips a test of a backend whose package is not there."""
+    if backend in NEEDED:
+        pytest.importorskip(NEEDED[backend])
 
 
 @contextlib.contextmanager
@@ -87,32 +87,81 @@ def assert_verified(folder):
     """Every student that is there is whole: apply finds nothing to do."""
     for name in made(folder):
         teacher = folder / "runs" / Path(name).parent / "best.safetensors"
-        told = process("apply", teacher, folder / "widen.yaml", "-o", folder / "grown" / name)
-        assert (told.returncode, "up to date" in told.stdout) == (0, True), told
+        told = ckgrow("apply", teacher, folder / "widen.yaml", "-o", folder / "grown" / name)
+        assert (told.exit_code, "up to date" in told.stdout) == (0, True), told.output
 
 
-def test_every_backend_makes_the_same_students(backend, tmp_path):
+def deadly(manifest, monkeypatch):
+    """Makes a job of the manifest kill the worker that opens its teacher."""
+    folder = manifest.parent
+    teacher = folder / "runs/r2/best.safetensors"
+    teacher.unlink()
+    written(teacher.with_suffix(".deadly"), "nothing that another format would claim")
+    manifest.write_text(manifest.read_text().replace("best.safetensors", "best.*"))
+    written(folder / "deadly.py", PLUG_IN)
+    place = folder / "deadly-1.0.dist-info"
+    place.mkdir()
+    written(place / "METADATA", "Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
+    written(place / "entry_points.txt", "[ckgrow.formats]\ndeadly = deadly:ADAPTER\n")
+    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setitem(OWN, "PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend_makes_the_same_students(backend, tmp_path, monkeypatch):
+    """Whatever bad checkpoints do, to themselves or to the worker that opens them."""
+    need(backend)
     manifest = runs(tmp_path, 6)
     (tmp_path / "runs/r3/best.safetensors").write_bytes(b"no checkpoint")
+    failing = {"runs/r3/best.safetensors": "is not a checkpoint"}
+    if backend != "threading":  # a thread would take its process along
+        deadly(manifest, monkeypatch)
+        failing["runs/r2/best.deadly"] = "the worker process died"
     with started(manifest, backend) as run:
         out, err = run.communicate(timeout=LONG)
         assert run.returncode == 1, err
         wait_for(lambda: not group_of(run.pid))  # nobody stays
-    told = records(tmp_path / "jobs.results.jsonl")
-    assert sorted(each["status"] for each in told) == ["done"] * 5 + ["failed"]
-    assert {line.partition(":")[0] for line in err.splitlines()[1:]} == {"done", "failed"}
+    told = {each["teacher"]: each for each in records(tmp_path / "jobs.results.jsonl")}
+    assert len(told) == 6
+    for teacher, said in failing.items():
+        assert said in told.pop(teacher)["error"]
+    # One that was done when its worker died beside another's job is asked for once more.
+    assert {each["status"] for each in told.values()} <= {"done", "skipped"}
+    assert {line.partition(":")[0] for line in err.splitlines()[1:]} <= {
+        "done",
+        "skipped",
+        "failed",
+    }
     assert "grown/r3/best-widen.safetensors" in out
+    assert len(made(tmp_path)) == len(told)
     assert_verified(tmp_path)
-    again = process("batch", manifest, "--backend", backend)
-    assert "6 jobs, 5 of them done before" in again.stderr
+    if backend == "threading":
+        again = ckgrow("batch", manifest, "--backend", backend)
+        assert "6 jobs, 5 of them done before" in again.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
-def test_stopped_in_order(backend, number, group, tmp_path, amount):
-    """Ctrl-C in a terminal goes to the whole group, ``kill`` to the one process."""
-    if backend == "ray" and (number, group) != (signal.SIGTERM, True) and amount(1, 2) == 1:
-        pytest.skip("Ray takes long to start and to end; the others are for --full")
+STOPPED = [
+    pytest.param("loky", signal.SIGINT, True),
+    pytest.param("loky", signal.SIGTERM, False),
+    pytest.param("loky", signal.SIGINT, False, marks=FULL),
+    pytest.param("loky", signal.SIGTERM, True, marks=FULL),
+    pytest.param("threading", signal.SIGINT, True),
+    pytest.param("threading", signal.SIGTERM, False, marks=FULL),
+    pytest.param("dask", signal.SIGTERM, True),
+    pytest.param("dask", signal.SIGINT, True, marks=FULL),
+    pytest.param("dask", signal.SIGINT, False, marks=FULL),
+    pytest.param("dask", signal.SIGTERM, False, marks=FULL),
+    pytest.param("ray", signal.SIGTERM, True),
+    pytest.param("ray", signal.SIGINT, True, marks=FULL),
+    pytest.param("ray", signal.SIGINT, False, marks=FULL),
+    pytest.param("ray", signal.SIGTERM, False, marks=FULL),
+]
+"""Ctrl-C in a terminal goes to the whole group, ``kill`` to the one process."""
+
+
+@pytest.mark.parametrize(("backend", "number", "group"), STOPPED)
+def test_stopped_in_order(backend, number, group, tmp_path):
+    need(backend)
     manifest = large_runs(tmp_path, 24, 1200)
     with started(manifest, backend) as run:
         wait_for(lambda: parts(tmp_path) and made(tmp_path), run)
@@ -139,8 +188,9 @@ def workers_of(run):
             yield pid
 
 
-@pytest.mark.parametrize("backend", ["loky", "dask"], indirect=True)
+@pytest.mark.parametrize("backend", ["loky", pytest.param("dask", marks=FULL)])
 def test_a_worker_is_killed(backend, tmp_path):
+    need(backend)
     manifest = large_runs(tmp_path, 8, 1200)
     with started(manifest, backend) as run:
         wait_for(lambda: parts(tmp_path), run)
@@ -154,33 +204,6 @@ def test_a_worker_is_killed(backend, tmp_path):
     assert len(made(tmp_path)) == 8
     assert parts(tmp_path) == []
     assert_verified(tmp_path)
-
-
-def test_a_job_that_kills_its_worker(backend, tmp_path, monkeypatch):
-    if backend == "threading":
-        pytest.skip("a thread takes its process along")
-    manifest = runs(tmp_path, 5)
-    deadly = tmp_path / "runs/r2/best.safetensors"
-    deadly.unlink()
-    written(deadly.with_suffix(".deadly"), "nothing that another format would claim")
-    manifest.write_text(manifest.read_text().replace("best.safetensors", "best.*"))
-    written(tmp_path / "deadly.py", PLUG_IN)
-    place = tmp_path / "deadly-1.0.dist-info"
-    place.mkdir()
-    written(place / "METADATA", "Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
-    written(place / "entry_points.txt", "[ckgrow.formats]\ndeadly = deadly:ADAPTER\n")
-    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setitem(OWN, "PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    with started(manifest, backend) as run:
-        _, err = run.communicate(timeout=LONG)
-        assert run.returncode == 1, err
-        wait_for(lambda: not group_of(run.pid))
-    told = {each["teacher"]: each for each in records(tmp_path / "jobs.results.jsonl")}
-    assert len(told) == 5
-    failure = told.pop("runs/r2/best.deadly")
-    assert "the worker process died" in failure["error"]
-    assert {each["status"] for each in told.values()} <= {"done", "skipped"}
-    assert len(made(tmp_path)) == 4
 
 
 def test_a_killed_batch_continues_where_it_was(tmp_path):
@@ -244,8 +267,9 @@ def told_to_workers(backend):
         return set(pool.run([(os.getenv, ("OMP_NUM_THREADS",), {})] * 4, 4))
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading", "dask"])
+@pytest.mark.parametrize("backend", ["loky", "threading", pytest.param("dask", marks=FULL)])
 def test_workers_are_told_to_use_one_thread(backend, monkeypatch):
+    need(backend)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     code = f"import test_batch_workers as t; print(t.told_to_workers({backend!r}))"
     alone = {name: value for name, value in OWN.items() if name != "OMP_NUM_THREADS"}
@@ -257,10 +281,13 @@ def test_workers_are_told_to_use_one_thread(backend, monkeypatch):
 
 
 @contextlib.contextmanager
-def beside(*command, ready):
-    """A process of a cluster, once ``ready`` says that it is there."""
-    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    run = subprocess.Popen(command, start_new_session=True, env=OWN, **nowhere)
+def beside(*command, ready, said=os.devnull):
+    """A process of a cluster, once ``ready`` says that it is there; ``said`` is what it prints."""
+    env = {**OWN, "PYTHONUNBUFFERED": "1"}
+    with open(said, "w") as out:
+        run = subprocess.Popen(
+            command, start_new_session=True, env=env, stdout=out, stderr=subprocess.DEVNULL
+        )
     try:
         wait_for(ready)
         yield run
@@ -273,8 +300,8 @@ def beside(*command, ready):
         run.wait()
 
 
-@pytest.mark.parametrize("backend", ["dask"], indirect=True)
-def test_a_dask_scheduler_that_runs_already(backend, tmp_path):
+def test_a_dask_scheduler_that_runs_already(tmp_path):
+    need("dask")
     manifest = runs(tmp_path, 4)
     file = tmp_path / "scheduler.json"
     dask = (sys.executable, "-m", "distributed.cli.dask_scheduler")
@@ -292,19 +319,14 @@ def test_a_dask_scheduler_that_runs_already(backend, tmp_path):
     assert len(made(tmp_path)) == 4
 
 
-def is_open(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("backend", ["ray"], indirect=True)
-def test_a_ray_cluster_that_runs_already(backend, tmp_path, monkeypatch):
+def test_a_ray_cluster_that_runs_already(tmp_path, monkeypatch):
+    need("ray")
     manifest = runs(tmp_path, 4)
     monkeypatch.setitem(OWN, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # loopback alone
     monkeypatch.setitem(OWN, "RAY_USAGE_STATS_ENABLED", "0")
@@ -315,7 +337,9 @@ def test_a_ray_cluster_that_runs_already(backend, tmp_path, monkeypatch):
     subprocess.run(token, env=OWN, capture_output=True, check=True)
     quiet = ("--include-dashboard=false", "--disable-usage-stats", f"--port={port}")
     head = (ray, "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1")
-    with beside(*head, *quiet, ready=lambda: is_open(port)) as cluster:
+    said = written(tmp_path / "said.txt", "")
+    ready = lambda: "Ray runtime started" in said.read_text()  # noqa: E731
+    with beside(*head, *quiet, ready=ready, said=said) as cluster:
         address = ("--address", f"127.0.0.1:{port}")
         done = process("batch", manifest, "--backend", "ray", *address, env=OWN)
         assert done.returncode == 0, done.stderr
@@ -323,11 +347,12 @@ def test_a_ray_cluster_that_runs_already(backend, tmp_path, monkeypatch):
     assert len(made(tmp_path)) == 4
 
 
-@pytest.mark.parametrize("backend", ["dask"], indirect=True)
-def test_no_scheduler_there(backend, tmp_path):
+def test_no_scheduler_there(tmp_path, monkeypatch):
+    need("dask")
+    monkeypatch.setattr("ckgrow.batches.dask_pool._PATIENCE", 1)
     manifest = runs(tmp_path, 1)
-    done = process("batch", manifest, "--backend", "dask", "--address", "tcp://127.0.0.1:9")
-    assert done.returncode == 4
+    done = ckgrow("batch", manifest, "--backend", "dask", "--address", "tcp://127.0.0.1:9")
+    assert done.exit_code == 4
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
 
 

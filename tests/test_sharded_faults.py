@@ -120,6 +120,20 @@ def test_stopped_at_every_change_of_a_name(folder, amount, blow, code, force):
         assert listing(folder) in (before, after)
 
 
+def test_a_flush_that_fails_leaves_no_file_open(folder, monkeypatch):
+    def failing(descriptor):
+        raise OSError(5, "Input/output error")
+
+    assert ckgrow(*apply()).exit_code == 0  # what is opened once is open now
+    (folder / INDEX).unlink()
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "fsync", failing)
+    done = ckgrow(*apply("50", "--force"))
+    assert done.exit_code == 4
+    assert "cannot be written: Input/output error" in done.stderr
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 # --- a teacher in parts that does not keep still --------------------------------------------
 
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -60,10 +59,7 @@ def batch(
     counts: Counter[str] = Counter()
     failures: list[Record] = []
     with Results(path) as file:
-        if force:
-            waiting = [replace(job, force=True) for job in all_jobs]
-        else:
-            waiting = _not_made(all_jobs, file.known)
+        waiting = all_jobs if force else _not_made(all_jobs, file.known)
         counts[SKIPPED] = len(all_jobs) - len(waiting)
         watched.begin(len(all_jobs), counts[SKIPPED])
 
@@ -77,7 +73,7 @@ def batch(
         if waiting:
             opening = partial(open_pool, backend, _workers(jobs, address, len(waiting)), address)
             with folders_of(job.output_place for job in waiting), Sign(path) as sign:
-                Crew(opening, waiting, sign, fail_fast=fail_fast).run(finished)
+                Crew(opening, waiting, sign, force=force, fail_fast=fail_fast).run(finished)
     return BatchDocument(
         manifest=None if named is None else shown_path(named),
         results=shown_path(path),
@@ -112,11 +108,7 @@ def _results_path(
 
 
 def _not_made(jobs: Sequence[Job], known: dict[str, Record]) -> list[Job]:
-    """The jobs whose output is not, as far as records tell, what they would make again.
-
-    One whose output is, but without the verdict that is wanted by now, makes it anew: nobody
-    touched that file since.
-    """
+    """The jobs whose output is not, as far as records tell, what they would make again."""
 
     @cache
     def spec_hash(place: str) -> str | None:
@@ -131,19 +123,14 @@ def _not_made(jobs: Sequence[Job], known: dict[str, Record]) -> list[Job]:
             record is not None
             and (record.teacher, record.weights) == (recorded(job.teacher), job.weights)
             and record.version == VERSION
+            and (record.verify or not job.verify)
             and record.spec_hash is not None
             and record.spec_hash == spec_hash(job.spec_place)
             and unchanged(job.teacher_place, record.files.get("teacher", {}))
             and unchanged(job.output_place, record.files.get("output", {}))
         )
 
-    waiting = []
-    for job in jobs:
-        if not is_made(job):
-            waiting.append(job)
-        elif job.verify and not known[recorded(job.output)].verify:
-            waiting.append(replace(job, force=True))
-    return waiting
+    return [job for job in jobs if not is_made(job)]
 
 
 def _workers(jobs: int | None, address: str | None, waiting: int) -> int | None:

@@ -27,8 +27,15 @@ except ImportError as missing:
 
 _BACKEND = "ckgrow-dask"
 
-_PATIENCE = 10
+_PATIENCE = 30
 """Seconds within which a scheduler has to answer."""
+
+_STARTING = {
+    "distributed.comm.timeouts.connect": "180s",
+    "distributed.scheduler.allowed-failures": 0,
+}
+"""For a cluster of this machine alone, which takes long to start on a busy one. A job that kills
+its worker is tried again by the batch, alone."""
 
 
 class _Lost:
@@ -91,8 +98,7 @@ def dask_pool(jobs: int | None, address: str | None) -> Iterator[_Workers]:
         if address is None:
             # SIGTERM is how Dask itself ends a worker.
             stack.enter_context(deaf((signal.SIGINT, signal.SIGTERM)))
-            # A job that kills its worker is tried again by the batch, alone.
-            stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
+            stack.enter_context(dask.config.set(_STARTING))
             cluster = LocalCluster(
                 n_workers=jobs or cpu_count(),
                 threads_per_worker=1,
@@ -101,17 +107,19 @@ def dask_pool(jobs: int | None, address: str | None) -> Iterator[_Workers]:
                 silence_logs=logging.CRITICAL,
             )
             stack.enter_context(cluster)
-        client = stack.enter_context(_client(cluster if address is None else address))
+            client = stack.enter_context(Client(cluster, set_as_default=False))
+        else:
+            client = stack.enter_context(_client(address))
         stack.enter_context(parallel_config(_BACKEND, client=client))
         # Of a cluster of others, which may have more workers than that, no more than was asked for.
         most = jobs if jobs and address else kept_busy(sum(client.ncores().values()))
         yield _Workers(most, client)
 
 
-def _client(where: LocalCluster | str) -> Client:
+def _client(address: str) -> Client:
     try:
-        return Client(where, timeout=_PATIENCE, set_as_default=False)
+        return Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError) as failure:
         raise FileError(
-            f"no Dask scheduler answers at {where}; start one, or correct --address ({failure})"
+            f"no Dask scheduler answers at {address}; start one, or correct --address ({failure})"
         ) from None

@@ -18,7 +18,7 @@ class Job:
     which go to workers and nowhere else: records have them without (:func:`recorded`). ``where`` is
     the line of the manifest that the job comes from, as messages begin. ``weights`` is the state
     dict inside a container, "" for the one that ``apply`` would take. ``verify`` says whether the
-    student is verified, ``force`` whether it replaces a file that has its name.
+    student is verified.
     """
 
     where: str
@@ -28,7 +28,6 @@ class Job:
     output: str
     weights: str = ""
     verify: bool = True
-    force: bool = False
 
     @property
     def teacher_place(self) -> str:

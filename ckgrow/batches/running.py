@@ -63,9 +63,10 @@ class Crew:
     """
 
     def __init__(
-        self, opening: Opening, jobs: Iterable[Job], sign: Sign, *, fail_fast: bool
+        self, opening: Opening, jobs: Iterable[Job], sign: Sign, *, force: bool, fail_fast: bool
     ) -> None:
         self._opening = opening
+        self._force = force
         self._fail_fast = fail_fast
         self._sign = sign
         self._feed = Feed(jobs)
@@ -177,7 +178,7 @@ class Crew:
         settings = {
             "weights": job.weights,
             "verify": job.verify,
-            "force": job.force,
+            "force": self._force,
             "sign": str(self._sign.path),
             "parent": os.getpid(),
         }
