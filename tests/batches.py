@@ -30,22 +30,21 @@ def runs(folder: Path, count: int, hidden: int = 6) -> Path:
 
 
 def large_runs(folder: Path, count: int, width: int) -> Path:
-    """The same with teachers of two square layers, which take a while to grow."""
+    """The same with a teacher of two square layers, which takes a while to grow, for all runs."""
     manifest = runs(folder, count)
     random = np.random.default_rng(0)
-    for place in folder.glob("runs/*/best.safetensors"):
-        save_file(
-            {
-                name: random.standard_normal(shape, dtype=np.float32)
-                for name, shape in {
-                    "0.weight": (width, width),
-                    "0.bias": (width,),
-                    "2.weight": (width, width),
-                    "2.bias": (width,),
-                }.items()
-            },
-            place,
-        )
+    shapes = {
+        "0.weight": (width, width),
+        "0.bias": (width,),
+        "2.weight": (width, width),
+        "2.bias": (width,),
+    }
+    first, *others = sorted(folder.glob("runs/*/best.safetensors"))
+    values = {name: random.standard_normal(size, np.float32) for name, size in shapes.items()}
+    save_file(values, first)
+    for other in others:
+        other.unlink()
+        other.hardlink_to(first)
     return manifest
 
 

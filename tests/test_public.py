@@ -43,8 +43,14 @@ def test_documents_are_those_of_the_commands(files, monkeypatch):
     grown = plain(library.apply(teacher, spec, "student.safetensors"))
     again = document("apply", teacher, spec, "-o", "student.safetensors", "--force")
     assert (grown["status"], again["status"]) == ("written", "up to date")
-    (files / "student.safetensors").unlink()
-    assert grown == document("apply", teacher, spec, "-o", "student.safetensors")
+    student = files / "student.safetensors"
+    status = student.stat()
+    assert again["files"] == grown["files"]
+    assert again["files"]["student"] == {str(student): [status.st_size, status.st_mtime_ns]}
+    student.unlink()
+    once_more = document("apply", teacher, spec, "-o", "student.safetensors")
+    assert once_more.pop("files") != grown.pop("files")  # the file is newer
+    assert once_more == grown
     verdict = library.verify(teacher, "student.safetensors", quick=True)
     assert plain(verdict) == document("verify", teacher, "student.safetensors", "--quick")
 
