@@ -27,9 +27,9 @@ from torch import nn
 import ckgrow
 from ckgrow import spec
 from ckgrow.errors import SpecError
-from ckgrow.measuring import Measuring
 from ckgrow.header import TensorSpec
 from ckgrow.loading import Wish, load
+from ckgrow.measuring import Measuring
 from ckgrow.planning import make_plan
 from ckgrow.random import Stream
 from ckgrow.recipes import Mixed, Mixing, Stored, Unmixed

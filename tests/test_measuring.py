@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ckgrow.errors import CheckpointError
-from ckgrow.measuring import Measuring
 from ckgrow.header import TensorSpec
+from ckgrow.measuring import Measuring
 from ckgrow.recipes import Recipe, Statistic
 
 VALUES = np.random.default_rng(0).normal(3.0, 2.0, (5, 7)).astype(np.float32)

@@ -12,9 +12,9 @@ from test_methods import STATED, mlp, option_a
 from torch import nn
 
 from ckgrow.errors import SpecError
-from ckgrow.measuring import Measuring
 from ckgrow.header import TensorSpec
 from ckgrow.maps import ChannelMap
+from ckgrow.measuring import Measuring
 from ckgrow.memory import MemoryReader
 from ckgrow.random import Stream
 from ckgrow.recipes import Disturbance, Divided, Statistic, Stored
