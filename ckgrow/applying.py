@@ -155,8 +155,8 @@ class _Student:
 
         Found nowhere else in the file, and as long as a hash.
         """
-        known = (sorted(made), dict(self.plan.teacher.reader.contents.metadata))
-        text = repr((*known, self.record.to_json()))
+        metadata = dict(self.plan.teacher.reader.contents.metadata)
+        text = repr((sorted(made), metadata, self.record.teacher, self.record.spec))
         own, *others = (
             blake3(f"{number} {text}".encode()).hexdigest() for number in range(1 + len(self.twins))
         )

@@ -158,8 +158,8 @@ class ChannelMap:
         # within a run copies rise by one, fresh units too (whose codes fall), and zeros stay
         kinds = np.sign(sources - ZERO)
         goes_on = (np.diff(sources) == kinds[1:]) & (np.diff(kinds) == 0)
-        starts = np.r_[0, np.flatnonzero(~goes_on) + 1]
-        counts = np.diff(np.r_[starts, len(sources)])
+        bounds = np.concatenate([[0], np.flatnonzero(~goes_on) + 1, [len(sources)]])
+        starts, counts = bounds[:-1], np.diff(bounds)
         runs: list[Run] = []
         for source, count in zip(sources[starts].tolist(), counts.tolist(), strict=True):
             if source >= 0:

@@ -154,6 +154,6 @@ def clusters(rows: np.ndarray, gap: int = 0) -> list[tuple[int, int, int, int]]:
         return []
     steps = np.diff(rows)
     breaks = np.flatnonzero((steps < 0) | (steps > gap + 1)) + 1
-    starts, stops = np.r_[0, breaks], np.r_[breaks, len(rows)]
-    ends = zip(starts, stops, rows[starts], rows[stops - 1], strict=True)
-    return [(int(start), int(stop), int(first), int(last)) for start, stop, first, last in ends]
+    starts, stops = np.append(0, breaks), np.append(breaks, len(rows))
+    ends = (each.tolist() for each in (starts, stops, rows[starts], rows[stops - 1]))
+    return list(zip(*ends, strict=True))

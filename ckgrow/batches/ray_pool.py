@@ -27,17 +27,32 @@ tells nobody that it is used. Ray reads this when it is imported."""
 class _Workers:
     """Workers of a Ray cluster."""
 
-    def __init__(self, workers: int, ray: Any, parallel: Parallel) -> None:
+    def __init__(self, workers: int, ray: Any) -> None:
         self.most = kept_busy(workers)
         self.deaths: tuple[type[BaseException], ...] = (ray.exceptions.RayError,)
+        self._workers = workers
         self._ray = ray
-        self._parallel = parallel
+        self._open = ExitStack()  # from one run to the next: a pool takes a second to start
+        self._parallel: Parallel | None = None
 
     def run(self, calls: Iterable[Call], most: int) -> Iterator[Any]:
         """As in :class:`ckgrow.batches.pools.Pool`."""
+        if self._parallel is None:
+            parallel = Parallel(
+                n_jobs=max(_LEAST, self._workers), return_as="generator_unordered", batch_size=1
+            )
+            self._parallel = self._open.enter_context(parallel)
         self._parallel.pre_dispatch = most
-        results: Iterator[Any] = self._parallel(calls)
-        return results
+        try:
+            yield from self._parallel(calls)
+        except self.deaths:
+            self.close()  # what it still has under way would come out of the next run
+            raise
+
+    def close(self) -> None:
+        """Gives the workers back."""
+        self._parallel = None
+        self._open.close()
 
     def kill(self) -> None:
         """Ends the workers at once."""
@@ -77,13 +92,9 @@ def ray_pool(jobs: int | None, address: str | None) -> Iterator[_Workers]:
         if processors < _LEAST:
             raise FileError(f"the Ray cluster at {address} has less than {_LEAST} CPUs; add some")
         workers = min(jobs or processors, processors)
-        # Open from one run to the next: a pool takes a second to start.
-        parallel = Parallel(
-            n_jobs=max(_LEAST, workers),
-            return_as="generator_unordered",
-            batch_size=1,
-        )
-        yield _Workers(workers, ray, stack.enter_context(parallel))
+        made = _Workers(workers, ray)
+        stack.callback(made.close)
+        yield made
 
 
 def _streaming(backend: type) -> type:

@@ -30,14 +30,13 @@ class Site:
     @staticmethod
     def of(node: Node, shapes: Mapping[str, Shape], constants: Mapping[str, Constant]) -> Site:
         """The site of a node; GraphError when an input has no shape yet."""
-        for name in node.inputs:
-            if name and name not in shapes:
-                raise GraphError(f"{node.name!r} reads {name!r}, which nothing makes")
-        return Site(
-            node,
-            tuple(shapes[name] if name else None for name in node.inputs),
-            tuple(constants.get(name) for name in node.inputs),
-        )
+        try:
+            known = tuple([shapes[name] if name else None for name in node.inputs])
+        except KeyError as unknown:
+            raise GraphError(
+                f"{node.name!r} reads {unknown.args[0]!r}, which nothing makes"
+            ) from None
+        return Site(node, known, tuple([constants.get(name) for name in node.inputs]))
 
     @property
     def by_name(self) -> Mapping[str, Constant]:
