@@ -11,6 +11,7 @@ from student_oracles import on_meta
 
 from ckgrow import spec
 from ckgrow.loading import Loaded
+from ckgrow.memory import MemoryReader
 from ckgrow.planning import make_plan
 from ckgrow.registry import architectures
 
@@ -31,7 +32,7 @@ def planned(state, *steps, **options):
     header = header_of(state)
     (adapter,) = (each for each in architectures().values() if each.explain(header).complete)
     network = adapter.build(header, options)
-    teacher = Loaded("test", None, None, "", header, adapter, network, None)
+    teacher = Loaded("test", None, MemoryReader({}), "", header, adapter, network, None)
     return make_plan(teacher, spec.from_dict({"steps": list(steps)}))
 
 

@@ -22,9 +22,9 @@ from safetensors.torch import save_file as save_torch
 from student_oracles import on_meta, random_state
 from torchvision.models import googlenet, vgg11
 
-from ckgrow.applying import Unwatched
 from ckgrow.cli import making
 from ckgrow.public import verify
+from ckgrow.watching import Unwatched
 
 TEACHER, STUDENT = "teacher.safetensors", "student.safetensors"
 FILES = ("verify", TEACHER, STUDENT)
