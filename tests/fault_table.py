@@ -57,9 +57,9 @@ TESTS = {
         *("kill -9 of a worker in the middle of a batch", "batch"),
         "its job is run again; all are done and verified",
     ),
-    "test_batch_workers.py::test_a_job_that_kills_its_worker": (
-        *("a job kills whatever worker it is given", "batch"),
-        "it fails; the others are done",
+    "test_batch_workers.py::test_every_backend_makes_the_same_students": (
+        *("a bad checkpoint, and one that kills whatever worker opens it", "batch"),
+        "they fail; the others are done and verified",
     ),
     "test_batch_workers.py::test_a_killed_batch_continues_where_it_was": (
         *("kill -9 of a batch", "batch"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from commands import ckgrow, listing, process
 from fault_table import tried
 from striking import SOURCES, STUDENTS, furnished
 
-from ckgrow import applying
+from ckgrow.cli import making
+from ckgrow.watching import Unwatched
 
 PLAIN = STUDENTS["safetensors"]
 
@@ -55,8 +57,7 @@ def removed(path):
 
 
 CHANGES = [shortened, replaced, rewritten, removed]
-MOMENTS = ("hash_checkpoint", "execute", "compare_checkpoints")
-"""What applying is about to do when the teacher changes: hash it, read it, verify the student."""
+STAGES = ("reading the teacher", "growing", "verifying")
 
 
 @pytest.fixture(params=TEACHERS)
@@ -66,14 +67,16 @@ def form(request, tmp_path, monkeypatch):
     return request.param
 
 
-def before_it(monkeypatch, moment, change, path):
-    real = getattr(applying, moment)
+class Struck(Unwatched):
+    """Changes a file when a stage of applying begins."""
 
-    def struck(*arguments, **settings):
-        change(path)
-        return real(*arguments, **settings)
+    def __init__(self, stage, change, path):
+        self.stage, self.change, self.path = stage, change, path
 
-    monkeypatch.setattr(applying, moment, struck)
+    def begin(self, what, total):
+        if what == self.stage:
+            self.stage = None
+            self.change(self.path)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -82,14 +85,16 @@ def test_teacher_changes_while_it_is_read(folder, monkeypatch, form, change):
     parts = ("--shard-size", "50") if main.endswith(".json") else ()
     output = main.replace(".index.json", "")
     with tried(f"the teacher is {change.__name__} while it is read", form) as row:
-        for moment in MOMENTS:
+        for stage in STAGES:
             done = ckgrow("convert", "teacher.safetensors", output, *parts, "--force")
             assert done.exit_code == 0, done.output
             before = set(listing(folder))
 
-            with monkeypatch.context() as struck:
-                before_it(struck, moment, change, folder / changing)
+            struck = Struck(stage, change, folder / changing)
+            with monkeypatch.context() as inside:
+                inside.setattr(making, "watching", lambda struck=struck: nullcontext(struck))
                 done = ckgrow("apply", main, "spec.yaml", "-o", "student.safetensors")
+            assert struck.stage is None
             assert done.exit_code in (3, 4), done.output
             assert "run again when nothing writes to it" in done.stderr
             assert before - {changing} <= set(listing(folder)) <= before
