@@ -48,8 +48,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _collects_faults(config: pytest.Config) -> bool:
-    """Once in a full run: workers add to what the process that started them collects."""
-    return bool(config.getoption("--full")) and "PYTEST_XDIST_WORKER" not in os.environ
+    """In a full run of all tests, once: workers add to what the process that started them has."""
+    chosen = config.args_source is config.ArgsSource.ARGS or config.getoption("keyword")
+    started = "PYTEST_XDIST_WORKER" not in os.environ
+    return bool(config.getoption("--full")) and started and not chosen
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: Iterable[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from commands import TIMEOUT, ckgrow, listing, saved, tensors
+from commands import TIMEOUT, ckgrow, listing, python, saved, tensors
 from fault_table import tried
 from striking import (
     LAUNCHER,
@@ -154,6 +154,32 @@ def test_more_signals_do_not_stop_the_cleaning(folder, blow, code):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == code
     assert set(listing(folder)) == SOURCES
+
+
+IMPORTING = """
+import enum, os, signal, sys, traceback
+from ckgrow.cli.main import run
+
+def struck(name, real=enum._is_dunder):
+    loaders = [each.f_locals.get("self") for each, _ in traceback.walk_stack(None)]
+    if any("onnx_cpp2py" in str(getattr(each, "path", "")) for each in loaders):
+        enum._is_dunder = real
+        os.kill(os.getpid(), blow)
+    return real(name)
+
+enum._is_dunder = struck
+blow = int(sys.argv.pop())
+run()
+"""
+
+
+@pytest.mark.parametrize("blow", CODES, ids=NAMES.get)
+def test_stopped_while_a_compiled_module_is_loaded(folder, blow):
+    """C++ that calls Python while onnx is imported, and that knows no exceptions."""
+    before = listing(folder)
+    done = python(IMPORTING, *PLAIN.command, int(blow))
+    assert (done.returncode, "terminate called" in done.stderr) == (CODES[blow][0], False)
+    assert listing(folder) == before
 
 
 def test_interrupted_while_threads_start(monkeypatch):

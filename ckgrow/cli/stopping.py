@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import threading
+from importlib.machinery import ExtensionFileLoader
 from types import FrameType, TracebackType
-from typing import NoReturn
 
 from ckgrow.errors import Terminated
 
@@ -22,6 +22,7 @@ class Stop:
     Later signals are ignored: they must not keep the first from taking a part file away.
     ``reason`` is what was raised. It is kept because an import that is interrupted may turn it
     into an ImportError. Inside a destructor Python drops it altogether; then it is raised again.
+    While a compiled module is loaded it waits: C++ that calls Python there aborts at an exception.
     """
 
     def __init__(self) -> None:
@@ -43,7 +44,10 @@ class Stop:
             signal.signal(number, handler)
         sys.unraisablehook = self._hook
 
-    def _raise(self, number: int, _: FrameType | None) -> NoReturn:
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        if _loads_compiled(frame):
+            _send_later(number)
+            return
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         self.reason = KeyboardInterrupt() if number == signal.SIGINT else Terminated()
@@ -56,6 +60,19 @@ class Stop:
         for each in _SIGNALS:
             signal.signal(each, self._raise)
         number = signal.SIGTERM if isinstance(self.reason, Terminated) else signal.SIGINT
-        again = threading.Timer(_LATER, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
+        _send_later(number)
+
+
+def _send_later(number: int) -> None:
+    again = threading.Timer(_LATER, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
+def _loads_compiled(frame: FrameType | None) -> bool:
+    """Whether the import of a compiled module is among the callers of a frame."""
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
+            return True
+        frame = frame.f_back
+    return False
