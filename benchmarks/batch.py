@@ -96,7 +96,7 @@ def small_jobs(folder: Path, count: int) -> Small:
     for function, places, named in calls(folder, SMALL, some):
         _require_done(function(*places, **named))
     alone = (time.perf_counter() - begun) / some
-    with open_pool("loky", 1, None) as pool:
+    with open_pool("loky", 1, None, 1) as pool:
         worker = set(pool.run([(os.getpid, (), {})] * 4, 1)) | set(
             pool.run([(os.getpid, (), {})] * 4, 1)
         )
@@ -129,7 +129,7 @@ def speed_up(folder: Path, count: int) -> tuple[float, float, float]:
     alone: list[float] = []
     for _ in range(ROUNDS):  # in turn, so that whatever else the machine does hits both
         for workers in (1, 2):
-            with open_pool("loky", workers, None) as pool:
+            with open_pool("loky", workers, None, workers) as pool:
                 for record in pool.run(calls(folder, SMALL, 8), pool.most):
                     _require_done(record)
                 jobs = list(calls(folder, LARGE, count))

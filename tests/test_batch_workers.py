@@ -262,7 +262,7 @@ def test_networks_run_in_as_many_threads_as_is_stated(tmp_path, stated, more):
 def told_to_workers(backend):
     from ckgrow.batches.pools import open_pool
 
-    with open_pool(backend, 2, None) as pool:
+    with open_pool(backend, 2, None, 2) as pool:
         return set(pool.run([(os.getenv, ("OMP_NUM_THREADS",), {})] * 4, 4))
 
 

@@ -71,7 +71,7 @@ def batch(
             watched.finished(record)
 
         if waiting:
-            opening = partial(open_pool, backend, _workers(jobs, address, len(waiting)), address)
+            opening = partial(open_pool, backend, jobs, address, len(waiting))
             with folders_of(job.output_place for job in waiting), Sign(path) as sign:
                 Crew(opening, waiting, sign, force=force, fail_fast=fail_fast).run(finished)
     return BatchDocument(
@@ -131,12 +131,3 @@ def _not_made(jobs: Sequence[Job], known: dict[str, Record]) -> list[Job]:
         )
 
     return [job for job in jobs if not is_made(job)]
-
-
-def _workers(jobs: int | None, address: str | None, waiting: int) -> int | None:
-    """How many workers to start: no more than there are jobs."""
-    from joblib import cpu_count  # slow to import, and of no use where all is made
-
-    if address is not None:
-        return jobs
-    return min(jobs or cpu_count(), waiting)

@@ -10,8 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
-from ckgrow.errors import SpecError
+from ckgrow.errors import FileError, SpecError
 from ckgrow.names import guess, quoted
+from ckgrow.version import VERSION
+
+PATIENCE = 60.0
+"""Seconds that what runs has to stop in, before its workers are killed."""
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """A function, its arguments and its keywords, as joblib takes them."""
@@ -74,16 +78,27 @@ def check_backend(backend: str, jobs: int | None, address: str | None) -> None:
         )
 
 
-def open_pool(backend: str, jobs: int | None, address: str | None) -> AbstractContextManager[Pool]:
+def open_pool(
+    backend: str, jobs: int | None, address: str | None, calls: int
+) -> AbstractContextManager[Pool]:
     """The pool called ``backend`` with ``jobs`` workers, or as many as there are cores.
 
-    It has to be entered and left by the thread that runs it. Raises SpecError where its package
-    is not installed, FileError where nothing answers at ``address``.
+    On this machine there are no more workers than ``calls`` to run. It has to be entered and left
+    by the thread that runs it. Raises SpecError where its package is not installed, FileError
+    where nothing answers at ``address``.
     """
     from joblib import cpu_count  # slow to import, and of no use before anything runs
 
     opening = getattr(importlib.import_module(_HOMES[backend]), f"{backend}_pool")
+    workers = min(jobs or cpu_count(), calls) if address is None else jobs
     made: AbstractContextManager[Pool] = (
-        opening(jobs, address) if backend in CLUSTERS else opening(jobs or cpu_count())
+        opening(workers, address) if backend in CLUSTERS else opening(workers)
     )
     return made
+
+
+def unimportable(failure: ImportError) -> FileError:
+    """What to say where a worker lacks a module that this process has."""
+    return FileError(
+        f"a worker cannot import {failure.name}; install ckgrow {VERSION} where the workers are"
+    )

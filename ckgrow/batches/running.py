@@ -18,7 +18,7 @@ from dataclasses import replace
 from ckgrow.batches.halting import Sign
 from ckgrow.batches.jobs import Job, recorded
 from ckgrow.batches.mailbox import Mailbox
-from ckgrow.batches.pools import Call, Pool
+from ckgrow.batches.pools import PATIENCE, Call, Pool, unimportable
 from ckgrow.batches.records import FAILED, Record, record_of
 from ckgrow.batches.surroundings import hear_again
 from ckgrow.batches.working import INTERNAL, run_job
@@ -26,9 +26,6 @@ from ckgrow.errors import CkgrowError, FileError
 from ckgrow.places import is_remote
 from ckgrow.publishing import PartFile
 from ckgrow.version import VERSION
-
-PATIENCE = 60.0
-"""Seconds that running jobs have to stop in, before their workers are killed."""
 
 Opening = Callable[[], AbstractContextManager[Pool]]
 
@@ -155,10 +152,7 @@ class Crew:
                 if result is not None:
                     self._tell(record_of(result))
         except ImportError as failure:
-            raise FileError(
-                f"a worker cannot import {failure.name}; install ckgrow {VERSION} where the "
-                "workers are"
-            ) from None
+            raise unimportable(failure) from None
 
     def _tell(self, record: Record) -> None:
         """Passes a record on, with the places as the manifest names them."""

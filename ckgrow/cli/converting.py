@@ -6,14 +6,24 @@ from typing import Annotated
 
 import typer
 
-from ckgrow.cli.shared import Drop, Json, ShardSize, Weights, Workers, reported, say, watching
+from ckgrow.cli.shared import (
+    Drop,
+    Force,
+    Json,
+    ShardSize,
+    Weights,
+    Workers,
+    reported,
+    say,
+    watching,
+)
 
 
 @reported
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="Any checkpoint.")],
     output: Annotated[str, typer.Argument(metavar="OUT", help="Its suffix says the format.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
     shard_size: ShardSize = None,
     drop: Drop = None,
     weights: Weights = None,

@@ -8,6 +8,7 @@ import typer
 
 from ckgrow.cli.shared import (
     Architecture,
+    Force,
     Json,
     Options,
     Weights,
@@ -29,7 +30,7 @@ def export(
             "--embed", help="Put the weights in (over 256 MB: into OUTPUT.data), not a pointer."
         ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
     architecture: Architecture = None,
     option: Options = None,
     weights: Weights = None,

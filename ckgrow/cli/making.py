@@ -11,6 +11,7 @@ from ckgrow.cli.shared import (
     Address,
     Architecture,
     Drop,
+    Force,
     Jobs,
     Json,
     Options,
@@ -35,7 +36,7 @@ def apply(
     teacher: TeacherPlace,
     spec: SpecPath,
     output: Annotated[str, typer.Option("-o", "--output", help="The student's file.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the verdict.")] = False,
     keep_failed: Annotated[
         bool, typer.Option("--keep-failed", help="Leave a failed student as STUDENT.failed.")

@@ -39,6 +39,7 @@ Weights = Annotated[
     str | None,
     typer.Option("--weights", help="Which state dict of a container holds the teacher."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 ShardSize = Annotated[
     str | None,
     typer.Option("--shard-size", help="Write files of at most this: 5GB, 500MB, ..."),

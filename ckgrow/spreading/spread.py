@@ -13,17 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckgrow.batches.halting import Sign
-from ckgrow.batches.pools import Call, Pool, check_backend, open_pool
+from ckgrow.batches.pools import PATIENCE, Call, Pool, check_backend, open_pool, unimportable
 from ckgrow.checkpoint import Shard
 from ckgrow.errors import FileError, SpecError
 from ckgrow.loading import Loaded
 from ckgrow.planning import Plan
 from ckgrow.spec import canonical
 from ckgrow.spreading.tasks import KINDS, Grown, Part, Student, Teacher, grow_part, signs_of
-from ckgrow.version import VERSION
-
-PATIENCE = 60.0
-"""Seconds that running tasks have to stop in, before their workers are killed."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +110,9 @@ class Crew:
             self._thread.join(PATIENCE)
 
     def _work(self) -> None:
-        spread, jobs = self._spread, self._spread.jobs
+        spread, calls = self._spread, len(self._calls)
         try:
-            if spread.address is None:
-                jobs = min(jobs or _cores(), len(self._calls))
-            with open_pool(spread.backend, jobs, spread.address) as self._pool:
+            with open_pool(spread.backend, spread.jobs, spread.address, calls) as self._pool:
                 self._run_all(self._pool)
         except BaseException as failure:  # noqa: BLE001 - it is raised in the main thread
             self._told.put(failure)
@@ -135,10 +129,7 @@ class Crew:
                 "memory perhaps, or crashed; run again, with fewer --jobs"
             ) from None
         except ImportError as missing:
-            raise FileError(
-                f"a worker cannot import {missing.name}; install ckgrow {VERSION} where the "
-                "workers are"
-            ) from None
+            raise unimportable(missing) from None
 
 
 def _hashes(grown: Grown) -> Mapping[str, str]:
@@ -165,9 +156,3 @@ def _place(teacher: Loaded) -> str:
 def _part(shard: Shard, suffix: str) -> Part:
     path = os.path.abspath(shard.path)
     return Part(path, suffix, tuple(shard.header), dict(shard.metadata))
-
-
-def _cores() -> int:
-    from joblib import cpu_count  # slow to import
-
-    return int(cpu_count())
